@@ -1,0 +1,1 @@
+//! The house of `extentfsd`, a vhost-user back-end for virtio-fs.

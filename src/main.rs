@@ -1,0 +1,3 @@
+//! The `extentfsd` program: parses the command line, runs the daemon, reports how it ended.
+
+fn main() {}
