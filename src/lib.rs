@@ -2,6 +2,8 @@
 //!
 //! | room | the question it answers |
 //! |---|---|
+//! | [`ring`] | how do bytes move between a virtqueue, guest memory and host files? |
 //! | [`fuse`] | what does a FUSE message mean, and what does its answer look like? |
 
 pub mod fuse;
+pub mod ring;

@@ -1,0 +1,91 @@
+//! How does a ring thread wait, and how does it move bytes without waiting?
+//!
+//! One trait, two ways: [`uring`] does both in one io_uring, [`poll`] does the first with `poll(2)` and
+//! the second with plain system calls, for hosts where io_uring is forbidden. Nothing above knows which.
+
+mod movement;
+mod poll;
+mod syscall;
+mod uring;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Once;
+use std::time::Duration;
+
+use super::handle::EngineKind;
+use super::slot::Key;
+
+pub(super) use movement::Movement;
+
+/// How long to wait for an event.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wait {
+    /// Only look.
+    No,
+    /// Until there is an event, at most this long.
+    AtMost(Duration),
+    /// Until there is an event.
+    Forever,
+}
+
+/// What happened; reused from wait to wait.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    /// The driver kicked, or may have.
+    pub(super) kicked: bool,
+    /// There may be mail.
+    pub(super) mail: bool,
+    /// Attempts that ended: bytes moved, or an errno.
+    pub(super) attempts: Vec<(Key, io::Result<usize>)>,
+}
+
+/// The descriptors a ring thread listens to; open as long as the engine lives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sources<'a> {
+    pub(super) kick: BorrowedFd<'a>,
+    pub(super) mail: BorrowedFd<'a>,
+}
+
+/// Waits and moves bytes, on the one thread that made it.
+pub(super) trait Engine {
+    /// What to call it in messages.
+    fn name(&self) -> &'static str;
+
+    /// Begins a movement. Returns its outcome where it is done already; otherwise attempts at it will
+    /// show in [`Events::attempts`] under `key`, each to be handed to [`resume`](Self::resume). Until
+    /// then the buffers of `movement` must stay where they are.
+    fn start(&mut self, key: Key, movement: &mut Movement) -> Option<io::Result<usize>>;
+
+    /// Notes the end of an attempt, and goes on where bytes are left. Returns as [`start`](Self::start).
+    fn resume(
+        &mut self,
+        key: Key,
+        movement: &mut Movement,
+        attempt: io::Result<usize>,
+    ) -> Option<io::Result<usize>>;
+
+    /// Submits what was started and collects what happened.
+    fn wait(&mut self, wait: Wait, events: &mut Events) -> io::Result<()>;
+}
+
+/// Makes the engine that `kind` asks for, for a queue of `depth` requests.
+pub(super) fn new<'a>(
+    kind: EngineKind,
+    depth: u16,
+    sources: Sources<'a>,
+) -> io::Result<Box<dyn Engine + 'a>> {
+    static REPORT: Once = Once::new();
+    if kind != EngineKind::Sync {
+        match uring::Uring::new(depth, sources) {
+            Ok(engine) => return Ok(Box::new(engine)),
+            Err(error) if kind == EngineKind::Uring => return Err(error),
+            Err(error) => REPORT.call_once(|| {
+                tracing::warn!(
+                    "io_uring is not available ({error}); data moves by system calls, one at a time"
+                );
+            }),
+        }
+    }
+    Ok(Box::new(poll::Poll::new(sources)))
+}

@@ -1,0 +1,242 @@
+//! How far has a transfer come, and what is its next attempt?
+//!
+//! A movement is done in attempts: one system call or one io_uring entry each. An attempt may be short, be
+//! interrupted, or find that direct I/O does not like the alignment after all; this is the state machine
+//! that decides what comes next, the same for all engines.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use libc::iovec;
+
+use crate::fuse::{DirectFile, Direction, Transfer};
+
+/// `UIO_MAXIOV`: most buffers of one attempt.
+const IOV_MAX: usize = 1024;
+/// Attempts in a row that may fail for want of something before the guest is told so.
+const MAX_RETRIES: u8 = 64;
+
+/// One attempt: the arguments of `preadv2(2)` or `pwritev2(2)`. The buffers belong to the movement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    pub(super) direction: Direction,
+    pub(super) file: RawFd,
+    pub(super) buffers: *const iovec,
+    pub(super) count: u32,
+    pub(super) offset: u64,
+    pub(super) rw_flags: i32,
+    /// Whether the attempt goes past the page cache.
+    pub(super) direct: bool,
+}
+
+/// What to do after an attempt.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Try again: bytes are left.
+    Again,
+    /// The whole movement ended.
+    Done(io::Result<usize>),
+}
+
+/// A transfer and the guest memory it moves, with its progress.
+#[derive(Debug, Default)]
+pub(in crate::ring) struct Movement {
+    transfer: Option<Transfer>,
+    buffers: Vec<iovec>,
+    /// The first buffer with bytes left.
+    first: usize,
+    len: usize,
+    moved: usize,
+    retries: u8,
+    direct_refused: bool,
+    last_was_direct: bool,
+}
+
+impl Movement {
+    /// Begins anew with `transfer`; `fill` appends the buffers, which must be `transfer.len` bytes.
+    pub(in crate::ring) fn prepare<E>(
+        &mut self,
+        transfer: Transfer,
+        fill: impl FnOnce(&mut Vec<iovec>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.release();
+        self.len = usize::try_from(transfer.len).unwrap_or(usize::MAX);
+        self.transfer = Some(transfer);
+        fill(&mut self.buffers)
+    }
+
+    /// What is being moved.
+    pub(in crate::ring) fn transfer(&self) -> Option<&Transfer> {
+        self.transfer.as_ref()
+    }
+
+    /// Lets go of the files; the room for buffers is kept.
+    pub(in crate::ring) fn release(&mut self) {
+        let mut buffers = std::mem::take(&mut self.buffers);
+        buffers.clear();
+        buffers.shrink_to(IOV_MAX + 8);
+        *self = Self { buffers, ..Self::default() };
+    }
+
+    /// The next attempt. `None` where nothing is to be moved.
+    pub(super) fn attempt(&mut self) -> Option<Attempt> {
+        let transfer = self.transfer.as_ref()?;
+        let left = self.buffers.get(self.first..).filter(|left| !left.is_empty())?;
+        let now = left.get(..IOV_MAX).unwrap_or(left);
+        let offset = transfer.offset.checked_add(u64::try_from(self.moved).ok()?)?;
+        let direct =
+            transfer.direct.as_ref().filter(|direct| !self.direct_refused && permits(direct, offset, now));
+        self.last_was_direct = direct.is_some();
+        Some(Attempt {
+            direction: transfer.direction,
+            file: direct.map_or(&transfer.buffered, |direct| &direct.file).as_raw_fd(),
+            buffers: now.as_ptr(),
+            count: u32::try_from(now.len()).ok()?,
+            offset,
+            rw_flags: transfer.rw_flags,
+            direct: self.last_was_direct,
+        })
+    }
+
+    /// Notes how an attempt ended.
+    pub(super) fn record(&mut self, attempt: io::Result<usize>) -> Next {
+        let reading = self.transfer.as_ref().is_some_and(|transfer| transfer.direction == Direction::Read);
+        let error = match attempt {
+            // The end of the file.
+            Ok(0) if reading || self.moved > 0 => return Next::Done(Ok(self.moved)),
+            Ok(0) => io::Error::from_raw_os_error(libc::EIO),
+            Ok(bytes) => {
+                self.advance(bytes);
+                self.retries = 0;
+                return if self.moved < self.len { Next::Again } else { Next::Done(Ok(self.moved)) };
+            }
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED) if self.retries < MAX_RETRIES => {
+                self.retries += 1;
+                Next::Again
+            }
+            // The file system knows of an alignment that STATX_DIOALIGN does not tell.
+            Some(libc::EINVAL) if self.last_was_direct => {
+                self.direct_refused = true;
+                Next::Again
+            }
+            // write(2) answers a failure in the middle with what it wrote. A short READ though means the end
+            // of the file to the guest's kernel, so a read that failed must say so.
+            _ if self.moved > 0 && !reading => Next::Done(Ok(self.moved)),
+            _ => Next::Done(Err(error)),
+        }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        let mut bytes = bytes.min(self.len - self.moved);
+        self.moved += bytes;
+        while let Some(buffer) = self.buffers.get_mut(self.first) {
+            if bytes < buffer.iov_len {
+                buffer.iov_base = buffer.iov_base.wrapping_byte_add(bytes);
+                buffer.iov_len -= bytes;
+                break;
+            }
+            bytes -= buffer.iov_len;
+            self.first += 1;
+        }
+    }
+}
+
+/// Whether direct I/O permits these buffers at this offset (`STATX_DIOALIGN`).
+fn permits(file: &DirectFile, offset: u64, buffers: &[iovec]) -> bool {
+    let DirectFile { memory_align, offset_align, .. } = *file;
+    let (Ok(memory), Ok(length)) = (usize::try_from(memory_align), usize::try_from(offset_align)) else {
+        return false;
+    };
+    // Zero means that the file cannot do direct I/O.
+    memory > 0
+        && length > 0
+        && offset.is_multiple_of(u64::from(offset_align))
+        && buffers.iter().all(|buffer| {
+            buffer.iov_base.addr().is_multiple_of(memory) && buffer.iov_len.is_multiple_of(length)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::ptr;
+    use std::sync::Arc;
+
+    fn movement(direction: Direction, parts: &[(usize, usize)]) -> Movement {
+        let file: Arc<OwnedFd> = Arc::new(File::open("/dev/null").unwrap().into());
+        let direct: Arc<OwnedFd> = Arc::new(File::open("/dev/null").unwrap().into());
+        let direct = Some(DirectFile { file: direct, memory_align: 512, offset_align: 4096 });
+        let len = u32::try_from(parts.iter().map(|part| part.1).sum::<usize>()).unwrap();
+        let mut movement = Movement::default();
+        let filled = movement.prepare(
+            Transfer { direction, offset: 8192, len, buffered: file, direct, rw_flags: 0 },
+            |buffers| {
+                buffers.extend(parts.iter().map(|&(address, iov_len)| iovec {
+                    iov_base: ptr::without_provenance_mut(address),
+                    iov_len,
+                }));
+                Ok::<(), ()>(())
+            },
+        );
+        filled.unwrap();
+        movement
+    }
+
+    fn errno(errno: i32) -> io::Result<usize> {
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
+    #[test]
+    fn goes_past_the_page_cache_only_where_all_is_aligned() {
+        let direct = |parts: &[(usize, usize)]| movement(Direction::Read, parts).attempt().unwrap().direct;
+        assert!(direct(&[(0x200, 4096), (0x8000, 8192)]));
+        assert!(!direct(&[(0x200, 4096), (0x8100, 8192)]));
+        assert!(!direct(&[(0x200, 4096), (0x8000, 512)]));
+    }
+
+    #[test]
+    fn a_short_attempt_goes_on_where_it_ended() {
+        let mut movement = movement(Direction::Read, &[(0x1000, 4096), (0x3000, 4096)]);
+        assert!(movement.attempt().unwrap().direct);
+        assert!(matches!(movement.record(Ok(4096 + 512)), Next::Again));
+        let rest = movement.attempt().unwrap();
+        assert_eq!((rest.offset, rest.count, rest.direct), (8192 + 4608, 1, false));
+        assert_eq!(movement.buffers[1].iov_base.addr(), 0x3200);
+        assert!(matches!(movement.record(Ok(0)), Next::Done(Ok(4608))));
+    }
+
+    #[test]
+    fn direct_io_that_is_refused_becomes_buffered() {
+        let mut movement = movement(Direction::Write, &[(0x1000, 4096)]);
+        assert!(movement.attempt().unwrap().direct);
+        assert!(matches!(movement.record(errno(libc::EINVAL)), Next::Again));
+        assert!(!movement.attempt().unwrap().direct);
+        assert!(matches!(movement.record(errno(libc::EINVAL)), Next::Done(Err(_))));
+    }
+
+    #[test]
+    fn a_failure_in_the_middle_is_a_short_write_but_a_failed_read() {
+        for (direction, short) in [(Direction::Write, true), (Direction::Read, false)] {
+            let mut movement = movement(direction, &[(0x1000, 8192)]);
+            movement.attempt();
+            assert!(matches!(movement.record(errno(libc::EINTR)), Next::Again));
+            assert!(matches!(movement.record(Ok(4096)), Next::Again));
+            let Next::Done(outcome) = movement.record(errno(libc::EIO)) else { panic!("goes on") };
+            assert_eq!(outcome.ok(), short.then_some(4096));
+        }
+    }
+
+    #[test]
+    fn want_that_stays_is_told() {
+        let mut movement = movement(Direction::Read, &[(0x1000, 4096)]);
+        movement.attempt();
+        let ended =
+            (0..1000).position(|_| matches!(movement.record(errno(libc::EAGAIN)), Next::Done(Err(_))));
+        assert_eq!(ended, Some(usize::from(MAX_RETRIES)));
+    }
+}

@@ -1,0 +1,264 @@
+//! The engine that never waits but in one place: an io_uring for data, kicks and mail.
+//!
+//! What the page cache can do at once is done at once (`RWF_NOWAIT`): an entry in the ring costs more than
+//! the copy. Everything else, direct I/O from the start, goes to the ring; one `io_uring_enter` submits
+//! and collects. Guest memory is passed by plain addresses and not as registered buffers: those pin
+//! pages, and a page that the guest gave back (balloon, free page reporting) would go on receiving data
+//! that the guest never sees.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::movement::{Attempt, Next};
+use super::{Engine, Events, Movement, Sources, Wait, syscall};
+use crate::fuse::Direction;
+use crate::ring::slot::Key;
+
+/// `user_data` of the two polls. No key looks like them: an index stays below 32768.
+const KICK: u64 = u64::MAX;
+const MAIL: u64 = u64::MAX - 1;
+/// Entries submitted by one call; more are submitted in between.
+const SUBMISSIONS: u32 = 128;
+/// Most completion entries asked for; the kernel keeps what does not fit (`IORING_FEAT_NODROP`).
+const MAX_COMPLETIONS: u32 = 4096;
+
+/// See the module.
+pub(super) struct Uring<'a> {
+    ring: IoUring,
+    sources: Sources<'a>,
+    /// Entries that found no room in the submission queue.
+    backlog: VecDeque<squeue::Entry>,
+    /// Whether `RWF_NOWAIT` is to be tried for buffered reads and for buffered writes: not where a file
+    /// system said that it cannot (ext4 writes), and not before Linux 5.19, as 5.9 and 5.10 answer 0
+    /// in the middle of a file.
+    inline_reads: bool,
+    inline_writes: bool,
+    /// Whether a poll stays armed after an event (Linux 5.13).
+    multishot: bool,
+}
+
+impl<'a> Uring<'a> {
+    pub(super) fn new(depth: u16, sources: Sources<'a>) -> io::Result<Self> {
+        let completions = (2 * u32::from(depth)).next_power_of_two().clamp(2 * SUBMISSIONS, MAX_COMPLETIONS);
+        let (ring, modern) = build(completions)?;
+        // Waiting with a time limit came with Linux 5.11.
+        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the kernel's io_uring is older than 5.11",
+            ));
+        }
+        let mut engine = Self {
+            ring,
+            sources,
+            backlog: VecDeque::new(),
+            inline_reads: modern,
+            inline_writes: modern,
+            multishot: true,
+        };
+        engine.arm(KICK);
+        engine.arm(MAIL);
+        Ok(engine)
+    }
+
+    fn source(&self, token: u64) -> RawFd {
+        if token == KICK { self.sources.kick.as_raw_fd() } else { self.sources.mail.as_raw_fd() }
+    }
+
+    fn arm(&mut self, token: u64) {
+        // POLLIN is 1: the cast loses nothing.
+        #[allow(clippy::cast_sign_loss)]
+        let events = libc::POLLIN as u32;
+        let entry = opcode::PollAdd::new(Fd(self.source(token)), events)
+            .multi(self.multishot)
+            .build()
+            .user_data(token);
+        self.push(entry);
+    }
+
+    /// A multishot poll reports every signal, so the counter need not be read. One that ended is
+    /// armed again, and reports at once unless the counter is cleared before.
+    fn rearm(&mut self, token: u64, result: i32) {
+        if result == -libc::EINVAL {
+            self.multishot = false;
+        }
+        let source = if token == KICK { self.sources.kick } else { self.sources.mail };
+        if result > 0 {
+            let _ = rustix::io::read(source, &mut [0_u8; 8]);
+        }
+        self.arm(token);
+    }
+
+    fn submit(&mut self, key: Key, attempt: &Attempt) {
+        let Attempt { direction, file, buffers, count, offset, rw_flags, .. } = *attempt;
+        let entry = match direction {
+            Direction::Read => {
+                opcode::Readv::new(Fd(file), buffers, count).offset(offset).rw_flags(rw_flags).build()
+            }
+            Direction::Write => {
+                opcode::Writev::new(Fd(file), buffers, count).offset(offset).rw_flags(rw_flags).build()
+            }
+        };
+        self.push(entry.user_data(u64::from(key.generation) << 32 | u64::from(key.index)));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        if !self.backlog.is_empty() || !self.try_push(&entry) {
+            self.backlog.push_back(entry);
+        }
+    }
+
+    fn try_push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: the buffers of an entry belong to a movement whose slot stays in the in-flight table,
+        // unmoved, until the completion was reaped; its transfer keeps the file open and its memory
+        // table keeps the guest's pages mapped.
+        let mut push = || unsafe { self.ring.submission().push(entry) }.is_ok();
+        if push() {
+            return true;
+        }
+        // Full: hand over what there is. Where the kernel cannot take it now, the backlog keeps it.
+        let _ = self.ring.submit();
+        // SAFETY: as above.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    /// Goes on with a movement: at once as far as that is possible without waiting, then by the ring.
+    fn proceed(&mut self, key: Key, movement: &mut Movement, inline: bool) -> Option<io::Result<usize>> {
+        let mut inline = inline;
+        loop {
+            let Some(attempt) = movement.attempt() else { return Some(Ok(0)) };
+            let allowed = match attempt.direction {
+                Direction::Read => &mut self.inline_reads,
+                Direction::Write => &mut self.inline_writes,
+            };
+            if attempt.direct || !inline || !*allowed {
+                self.submit(key, &attempt);
+                return None;
+            }
+            let outcome = syscall::perform(&attempt, libc::RWF_NOWAIT);
+            match outcome.as_ref().err().and_then(io::Error::raw_os_error) {
+                Some(libc::EAGAIN) => inline = false,
+                Some(libc::EOPNOTSUPP) => *allowed = false,
+                _ => {
+                    if let Next::Done(outcome) = movement.record(outcome) {
+                        return Some(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let idle = {
+            let submission = self.ring.submission();
+            submission.is_empty() && !submission.taskrun() && !submission.cq_overflow()
+        };
+        // What completed already is not to be waited for.
+        let wait = if self.ring.completion().is_empty() { wait } else { Wait::No };
+        let entered = match wait {
+            Wait::No if idle => return Ok(()),
+            Wait::No => self.ring.submit(),
+            Wait::Forever => self.ring.submit_and_wait(1),
+            Wait::AtMost(time) => {
+                let time = Timespec::from(time);
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            // A signal, the end of the time, a full completion queue, no memory for a request now: what is
+            // there is collected, and the rest comes with the next call.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+impl Engine for Uring<'_> {
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+
+    fn start(&mut self, key: Key, movement: &mut Movement) -> Option<io::Result<usize>> {
+        self.proceed(key, movement, true)
+    }
+
+    fn resume(
+        &mut self,
+        key: Key,
+        movement: &mut Movement,
+        attempt: io::Result<usize>,
+    ) -> Option<io::Result<usize>> {
+        match movement.record(attempt) {
+            Next::Done(outcome) => Some(outcome),
+            Next::Again => self.proceed(key, movement, false),
+        }
+    }
+
+    fn wait(&mut self, wait: Wait, events: &mut Events) -> io::Result<()> {
+        while let Some(entry) = self.backlog.pop_front() {
+            if !self.try_push(&entry) {
+                self.backlog.push_front(entry);
+                break;
+            }
+        }
+        let outcome = self.enter(wait);
+        let mut ended = [None; 2];
+        for completion in self.ring.completion() {
+            let result = completion.result();
+            match completion.user_data() {
+                token @ (KICK | MAIL) => {
+                    events.kicked |= token == KICK;
+                    events.mail |= token == MAIL;
+                    if !cqueue::more(completion.flags()) {
+                        let [kick, mail] = &mut ended;
+                        *(if token == KICK { kick } else { mail }) = Some((token, result));
+                    }
+                }
+                data => {
+                    let moved = usize::try_from(result)
+                        .map_err(|_| io::Error::from_raw_os_error(result.saturating_neg()));
+                    events.attempts.push((key(data), moved));
+                }
+            }
+        }
+        for (token, result) in ended.into_iter().flatten() {
+            self.rearm(token, result);
+        }
+        outcome
+    }
+}
+
+/// The key in a `user_data`.
+fn key(data: u64) -> Key {
+    let [a, b, c, d, e, f, g, h] = data.to_le_bytes();
+    Key { index: u32::from_le_bytes([a, b, c, d]), generation: u32::from_le_bytes([e, f, g, h]) }
+}
+
+/// Makes an io_uring with the best flags that the kernel has, and says whether that is 5.19 or later.
+fn build(completions: u32) -> io::Result<(IoUring, bool)> {
+    let common = || {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(completions).setup_clamp();
+        builder
+    };
+    // Linux 6.1: completions are run when this thread asks for them, never by an interruption.
+    let mut deferred = common();
+    deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
+    // Linux 5.19: the same without the certainty.
+    let mut cooperative = common();
+    cooperative.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
+    for builder in [deferred, cooperative] {
+        match builder.build(SUBMISSIONS) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            built => return built.map(|ring| (ring, true)),
+        }
+    }
+    common().build(SUBMISSIONS).map(|ring| (ring, false))
+}

@@ -1,0 +1,223 @@
+//! What does a ring thread do, from its start to its end?
+
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use super::control::{Answer, Change, Controls, Order, signal};
+use super::engine::{self, Engine, Events, Sources, Wait};
+use super::handle::{Notifiers, RingConfig, Stopped, Surroundings};
+use super::queue::{Addresses, Queue, Runaway, SharedMemory};
+use super::request::Requests;
+
+/// Requests taken before what was answered is told to the driver: enough to spare calls, few enough
+/// that the first of a batch does not wait for a long rest.
+const BATCH: usize = 32;
+/// While draining: how often waits are cancelled again, as a request may have begun to wait meanwhile.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The life of a ring thread. Says by `ready` whether it could begin.
+pub(super) fn run(
+    config: RingConfig,
+    notifiers: Notifiers,
+    surroundings: Surroundings,
+    controls: &Arc<Controls>,
+    ready: SyncSender<io::Result<()>>,
+) -> Stopped {
+    let next_avail = config.next_avail;
+    let Notifiers { kick, call, err } = notifiers;
+    let sources = Sources { kick: kick.as_fd(), mail: controls.wake_fd() };
+    let memory = Rc::new(Arc::clone(&surroundings.memory));
+    let begun = engine::new(surroundings.options.engine, config.size, sources).and_then(|engine| {
+        let (addresses, size, event_idx) = (config.addresses(), config.size, config.event_idx);
+        let queue = Queue::new(&memory, addresses, size, next_avail, event_idx)
+            .ok_or_else(|| misplaced(&config, "has a size that is no power of two, or "))?;
+        Ok((engine, queue))
+    });
+    let (engine, queue) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return Stopped { next_avail };
+        }
+    };
+    tracing::debug!("ring {} moves data by {}", config.name, engine.name());
+    let requests = Requests::new(&config, surroundings, Arc::clone(controls));
+    let notifiers = Outgoing { call, err };
+    let mut worker =
+        Worker { config, notifiers, engine, queue, memory, requests, placed: true, broken: false };
+    let _ = ready.send(Ok(()));
+    drop(ready);
+    worker.serve(controls);
+    controls.close();
+    Stopped { next_avail: worker.queue.next_avail() }
+}
+
+fn misplaced(config: &RingConfig, why: &str) -> io::Error {
+    let RingConfig { name, size, descriptors, available, used, .. } = config;
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "ring {name} of {size} descriptors {why}is not aligned inside one memory region: \
+             descriptors at {descriptors:#x}, available ring at {available:#x}, used ring at {used:#x}"
+        ),
+    )
+}
+
+impl RingConfig {
+    fn addresses(&self) -> Addresses {
+        let Self { descriptors, available, used, .. } = *self;
+        Addresses { descriptors, available, used }
+    }
+}
+
+/// The eventfds that the ring signals.
+struct Outgoing {
+    call: Option<std::os::fd::OwnedFd>,
+    err: Option<std::os::fd::OwnedFd>,
+}
+
+struct Worker<'a> {
+    config: RingConfig,
+    notifiers: Outgoing,
+    engine: Box<dyn Engine + 'a>,
+    queue: Queue,
+    memory: SharedMemory,
+    requests: Requests,
+    /// Whether the virtqueue lies in the newest memory table.
+    placed: bool,
+    /// Whether the driver was found to break the rules; nothing more is taken then.
+    broken: bool,
+}
+
+impl Worker<'_> {
+    fn serve(&mut self, controls: &Arc<Controls>) {
+        let mut events = Events::default();
+        let (mut orders, mut answers) = (Vec::new(), Vec::new());
+        let mut stopping = false;
+        loop {
+            let more = !stopping && self.take_requests();
+            self.publish();
+            if stopping && self.requests.in_flight() == 0 {
+                return;
+            }
+            let wait = if more || (!stopping && self.await_kick()) {
+                Wait::No
+            } else if stopping {
+                Wait::AtMost(CANCEL_INTERVAL)
+            } else {
+                Wait::Forever
+            };
+            if let Err(error) = self.engine.wait(wait, &mut events) {
+                tracing::error!("ring {} cannot wait for events: {error}", self.config.name);
+                // Not to spin on an error that stays.
+                std::thread::sleep(CANCEL_INTERVAL);
+            }
+            events.kicked = false;
+            for (key, attempt) in events.attempts.drain(..) {
+                self.requests.attempted(&mut self.queue, &mut *self.engine, key, attempt);
+            }
+            if std::mem::take(&mut events.mail) {
+                stopping |= controls.take(&mut orders, &mut answers);
+                for Order { change, done } in orders.drain(..) {
+                    let _ = done.send(self.apply(change));
+                }
+                for Answer { key, reply } in answers.drain(..) {
+                    self.requests.answered(&mut self.queue, key, reply);
+                }
+            }
+            if stopping {
+                self.requests.cancel_waits();
+            }
+        }
+    }
+
+    fn accepts(&self) -> bool {
+        // A driver that reuses descriptors before they are used could fill our memory otherwise.
+        let room = self.requests.in_flight() < usize::from(self.queue.size());
+        self.config.enabled && self.placed && !self.broken && room
+    }
+
+    /// Takes a batch of requests. Returns whether there may be more.
+    fn take_requests(&mut self) -> bool {
+        for _ in 0..BATCH {
+            if !self.accepts() {
+                return false;
+            }
+            match self.queue.pop() {
+                Ok(Some(head)) => {
+                    let log = self.requests.ring_log();
+                    self.queue.disable_kicks(log);
+                    self.requests.begin(&mut self.queue, &self.memory, &mut *self.engine, head);
+                }
+                Ok(None) => return false,
+                Err(runaway) => {
+                    self.give_up(runaway);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Asks for a kick. Returns whether there is a request already.
+    fn await_kick(&mut self) -> bool {
+        if !self.accepts() {
+            return false;
+        }
+        let log = self.requests.ring_log();
+        match self.queue.enable_kicks(log) {
+            Ok(more) => more,
+            Err(runaway) => {
+                self.give_up(runaway);
+                false
+            }
+        }
+    }
+
+    fn give_up(&mut self, runaway: Runaway) {
+        self.broken = true;
+        tracing::error!("ring {} is broken and serves no more requests: {runaway}", self.config.name);
+        if let Some(err) = &self.notifiers.err {
+            signal(err.as_fd());
+        }
+    }
+
+    /// Tells the driver what was answered, with one call for all.
+    fn publish(&mut self) {
+        let log = self.requests.ring_log();
+        if self.queue.publish(log)
+            && let Some(call) = &self.notifiers.call
+        {
+            signal(call.as_fd());
+        }
+    }
+
+    fn apply(&mut self, change: Change) -> io::Result<()> {
+        match change {
+            Change::Memory(memory) => {
+                let memory = Rc::new(memory);
+                let found = self.queue.relocated(&memory, self.config.addresses());
+                self.placed = found.is_some();
+                // Without a place in the new table the old one is kept for the used ring: requests in flight
+                // have to be answered somewhere.
+                self.queue = found.map_or_else(|| Err(misplaced(&self.config, "")), Ok)?;
+                self.memory = memory;
+            }
+            Change::Call(call) => {
+                if let Some(call) = &call {
+                    signal(call.as_fd());
+                }
+                self.notifiers.call = call;
+            }
+            Change::Err(err) => self.notifiers.err = err,
+            Change::Enabled(enabled) => self.config.enabled = enabled,
+            Change::DirtyLog(log) => self.requests.set_dirty_log(log),
+            Change::LogAddress(address) => self.requests.set_log_address(address),
+        }
+        Ok(())
+    }
+}
