@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`ring`] | how do bytes move between a virtqueue, guest memory and host files? |
 //! | [`fuse`] | what does a FUSE message mean, and what does its answer look like? |
+//! | [`fs`] | how is a FUSE operation done on a host directory? |
 
+pub mod fs;
 pub mod fuse;
 pub mod ring;

@@ -1,0 +1,174 @@
+//! What are a file's attributes, and how are they changed?
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT, Uid, chmodat, chownat, fchmod, ftruncate, futimens, statx as host_statx, utimensat,
+};
+use rustix::io::Errno;
+use rustix::path::DecInt;
+
+use super::credentials::{self, WithoutFsetid};
+use super::handle::Handle;
+use super::inode::{Inode, PathFd, STATX_MASK};
+use super::{Passthrough, sys};
+use crate::fuse::{Attr, AttrReply, Caller, Fh, NodeId, Result, SetAttr, SetTime, Timestamp};
+
+/// `R_OK | W_OK | X_OK`.
+const ACCESS_MASK: u32 = 7;
+
+/// A descriptor of the file that a request is about.
+enum Target {
+    /// The open that the guest named; it reaches the file even where nothing else does any more.
+    Open(Handle),
+    /// Of the `O_PATH` sort.
+    Path(PathFd),
+}
+
+impl Target {
+    fn of(fs: &Passthrough, node: NodeId, fh: Option<Fh>) -> Result<Self> {
+        match fh {
+            Some(fh) => Ok(Self::Open(fs.open_file(node, fh)?)),
+            None => Ok(Self::Path(fs.path_fd(&fs.node(node)?)?)),
+        }
+    }
+}
+
+impl AsFd for Target {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Open(fd) => fd.as_fd(),
+            Self::Path(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// GETATTR.
+pub(super) fn getattr(fs: &Passthrough, node: NodeId, fh: Option<Fh>) -> Result<AttrReply> {
+    examine(fs, &Target::of(fs, node, fh)?, AtFlags::empty(), STATX_MASK)
+}
+
+/// STATX.
+pub(super) fn statx(
+    fs: &Passthrough,
+    node: NodeId,
+    fh: Option<Fh>,
+    flags: u32,
+    mask: u32,
+) -> Result<AttrReply> {
+    let sync = AtFlags::STATX_FORCE_SYNC | AtFlags::STATX_DONT_SYNC;
+    let flags = AtFlags::from_bits_retain(flags).intersection(sync);
+    // The guest fills a whole inode from the answer, so the basic attributes are always in it.
+    let mask = StatxFlags::from_bits_retain(mask).intersection(STATX_MASK) | StatxFlags::BASIC_STATS;
+    examine(fs, &Target::of(fs, node, fh)?, flags, mask)
+}
+
+fn examine(fs: &Passthrough, target: &Target, flags: AtFlags, mask: StatxFlags) -> Result<AttrReply> {
+    let stat = host_statx(target, c"", flags | AtFlags::EMPTY_PATH, mask)?;
+    Ok(AttrReply { attr: attributes(&stat), timeout: fs.config.attr_timeout() })
+}
+
+/// The attributes in a `statx(2)` answer.
+pub(super) fn attributes(stat: &Statx) -> Attr {
+    Attr {
+        mask: stat.stx_mask,
+        ino: stat.stx_ino,
+        size: stat.stx_size,
+        blocks: stat.stx_blocks,
+        blksize: stat.stx_blksize,
+        atime: timestamp(stat.stx_atime),
+        mtime: timestamp(stat.stx_mtime),
+        ctime: timestamp(stat.stx_ctime),
+        btime: timestamp(stat.stx_btime),
+        mode: stat.stx_mode.into(),
+        nlink: stat.stx_nlink,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        rdev: (stat.stx_rdev_major, stat.stx_rdev_minor),
+        dev: (stat.stx_dev_major, stat.stx_dev_minor),
+        attributes: stat.stx_attributes.bits(),
+        attributes_mask: stat.stx_attributes_mask.bits(),
+        submount: false,
+    }
+}
+
+fn timestamp(time: StatxTimestamp) -> Timestamp {
+    Timestamp { sec: time.tv_sec, nsec: time.tv_nsec }
+}
+
+/// SETATTR. The owner goes first, because the host clears the set-ID bits with it, which a mode in the same
+/// request may be meant to set; the times go last, because a new size changes them.
+pub(super) fn setattr(fs: &Passthrough, node: NodeId, set: &SetAttr) -> Result<AttrReply> {
+    let target = Target::of(fs, node, set.fh)?;
+    if set.uid.is_some() || set.gid.is_some() {
+        let uid = set.uid.map(owner).transpose()?.map(Uid::from_raw);
+        let gid = set.gid.map(owner).transpose()?.map(Gid::from_raw);
+        chownat(&target, c"", uid, gid, AtFlags::EMPTY_PATH)?;
+    }
+    if let Some(mode) = set.mode {
+        let mode = Mode::from_bits_truncate(mode & 0o7777);
+        match &target {
+            Target::Open(fd) => fchmod(fd, mode)?,
+            Target::Path(fd) => {
+                chmodat(&fs.proc_self_fd, DecInt::from_fd(fd).as_c_str(), mode, AtFlags::empty())?;
+            }
+        }
+    }
+    if let Some(size) = set.size {
+        let _kill = set.kill_suidgid.then(WithoutFsetid::enter).transpose()?;
+        truncate(fs, node, &target, size)?;
+    }
+    if set.atime.is_some() || set.mtime.is_some() {
+        let times =
+            Timestamps { last_access: time_to_set(set.atime)?, last_modification: time_to_set(set.mtime)? };
+        match &target {
+            Target::Open(fd) => futimens(fd, &times)?,
+            Target::Path(fd) => {
+                utimensat(&fs.proc_self_fd, DecInt::from_fd(fd).as_c_str(), &times, AtFlags::empty())?;
+            }
+        }
+    }
+    examine(fs, &target, AtFlags::empty(), STATX_MASK)
+}
+
+fn truncate(fs: &Passthrough, node: NodeId, target: &Target, size: u64) -> Result<()> {
+    if i64::try_from(size).is_err() {
+        return Err(Errno::FBIG);
+    }
+    if let Target::Open(fd) = target {
+        match ftruncate(fd, size) {
+            // The open is for reading only. The guest has checked that the caller may truncate.
+            Err(Errno::INVAL | Errno::BADF) => {}
+            answer => return answer,
+        }
+    }
+    let inode: Arc<Inode> = fs.node(node)?;
+    ftruncate(fs.reopen(&inode, OFlags::WRONLY)?, size)
+}
+
+/// An id that can be set: the last one means "leave it" to the host.
+fn owner(id: u32) -> Result<u32> {
+    if id == u32::MAX { Err(Errno::INVAL) } else { Ok(id) }
+}
+
+fn time_to_set(time: Option<SetTime>) -> Result<Timespec> {
+    Ok(match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        // Larger values would be read as one of the two above, or refused.
+        Some(SetTime::At(Timestamp { nsec: 1_000_000_000.., .. })) => return Err(Errno::INVAL),
+        Some(SetTime::At(time)) => Timespec { tv_sec: time.sec, tv_nsec: time.nsec.into() },
+    })
+}
+
+/// ACCESS: as the host sees it.
+pub(super) fn access(fs: &Passthrough, caller: Caller, node: NodeId, mask: u32) -> Result<()> {
+    if mask & !ACCESS_MASK != 0 {
+        return Err(Errno::INVAL);
+    }
+    let fd = fs.path_fd(&fs.node(node)?)?;
+    let _credentials = credentials::assume_strictly(fs, caller, None)?;
+    sys::may_access(fs.proc_self_fd.as_fd(), DecInt::from_fd(&fd).as_c_str(), mask)
+}

@@ -1,0 +1,182 @@
+//! On whose behalf does a thread act?
+//!
+//! Whatever is made must belong to the guest's caller from the first moment, follow the set-group-ID rule
+//! of its directory and count against the caller's quota. So the thread becomes the caller for the one
+//! system call that makes it. Linux keeps credentials by thread; the C library's wrappers change all
+//! threads of the process, so the calls here are the raw ones (rustix's `set_thread_*`).
+//!
+//! Groups go first, then the group, then the user, because the right to change the former ends with the
+//! latter; back it goes the other way. Only the *effective* user changes: the real one stays, and with it
+//! the permitted capabilities, so that the way back is open. With the effective capabilities goes
+//! `CAP_DAC_READ_SEARCH`, without which no file handle can be opened: get descriptors first.
+//!
+//! The guest's kernel has checked the caller's permissions already (virtio-fs mounts always have
+//! `default_permissions`), and it alone knows all the groups of the caller. Where it does not tell us the
+//! one that matters (`FUSE_CREATE_SUPP_GROUP`), or an ACL may make any other matter,
+//! `CAP_DAC_OVERRIDE` is kept, or the host would refuse what the guest has rightly allowed.
+
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid, getegid, geteuid, getgroups};
+use rustix::thread::{
+    CapabilitySet, capabilities, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::Passthrough;
+use crate::fuse::abi::FUSE_CREATE_SUPP_GROUP;
+use crate::fuse::{Caller, Result};
+
+/// The daemon's own credentials, which every thread has when it serves nobody.
+pub(super) struct Own {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+}
+
+impl Own {
+    /// Those of this process, now.
+    pub(super) fn of_this_process() -> Result<Self> {
+        Ok(Self { uid: geteuid(), gid: getegid(), groups: getgroups()? })
+    }
+}
+
+/// The thread's own credentials come back when this is dropped.
+///
+/// # Aborts
+/// Where they cannot be had back the process ends: a thread that goes on as one guest user would serve
+/// the next one's request with the wrong rights.
+#[must_use]
+pub(super) struct Guard<'a> {
+    own: &'a Own,
+    uid: bool,
+    gid: bool,
+    groups: bool,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let back = || -> Result<()> {
+            if self.uid {
+                set_thread_res_uid(None, self.own.uid, None)?;
+            }
+            if self.gid {
+                set_thread_res_gid(None, self.own.gid, None)?;
+            }
+            if self.groups {
+                set_thread_groups(&self.own.groups)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = back() {
+            tracing::error!(%error, "a thread cannot have its own credentials back");
+            std::process::abort();
+        }
+    }
+}
+
+/// Makes this thread act as the caller, with the permission checks left to the guest as far as they must be.
+///
+/// # Errors
+/// `EINVAL` for an impossible id; `EPERM` where the daemon may not act for others.
+pub(super) fn assume(
+    fs: &Passthrough,
+    caller: Caller,
+    supplementary_group: Option<u32>,
+) -> Result<Guard<'_>> {
+    let guest_knows_better = !fs.negotiated(FUSE_CREATE_SUPP_GROUP) || fs.serves_acl();
+    switch(&fs.own, caller, supplementary_group, guest_knows_better)
+}
+
+/// Makes this thread act as the caller with no more rights than the host gives the caller.
+///
+/// # Errors
+/// As [`assume`].
+pub(super) fn assume_strictly(
+    fs: &Passthrough,
+    caller: Caller,
+    supplementary_group: Option<u32>,
+) -> Result<Guard<'_>> {
+    switch(&fs.own, caller, supplementary_group, false)
+}
+
+fn switch(
+    own: &Own,
+    caller: Caller,
+    supplementary_group: Option<u32>,
+    override_permissions: bool,
+) -> Result<Guard<'_>> {
+    let uid = id(own, caller.uid, own.uid.as_raw())?;
+    let gid = id(own, caller.gid, own.gid.as_raw())?;
+    let group = supplementary_group.map(|group| id(own, group, group)).transpose()?;
+    let mut guard = Guard { own, uid: false, gid: false, groups: false };
+    let (change_uid, change_gid) = (uid != own.uid.as_raw(), gid != own.gid.as_raw());
+    // The daemon's groups are not the caller's.
+    if group.is_some() || ((change_uid || change_gid) && !own.groups.is_empty()) {
+        let groups = group.map(Gid::from_raw);
+        set_thread_groups(groups.as_slice())?;
+        guard.groups = true;
+    }
+    if change_gid {
+        set_thread_res_gid(None, Gid::from_raw(gid), None)?;
+        guard.gid = true;
+    }
+    if change_uid {
+        set_thread_res_uid(None, Uid::from_raw(uid), None)?;
+        guard.uid = true;
+        if override_permissions {
+            let mut sets = capabilities(None)?;
+            if sets.permitted.contains(CapabilitySet::DAC_OVERRIDE) {
+                sets.effective |= CapabilitySet::DAC_OVERRIDE;
+                set_capabilities(None, sets)?;
+            }
+        }
+    }
+    Ok(guard)
+}
+
+/// The host's id for a guest's. A daemon that is not root serves the guest's root as itself, which is all
+/// that it can do.
+fn id(own: &Own, id: u32, of_daemon: u32) -> Result<u32> {
+    match id {
+        // To the kernel this means "leave as it is", which would be the daemon's own.
+        u32::MAX => Err(Errno::INVAL),
+        0 if !own.uid.is_root() => Ok(of_daemon),
+        id => Ok(id),
+    }
+}
+
+/// While this lives the thread lacks `CAP_FSETID`, so that the host clears set-user-ID and set-group-ID when
+/// it changes a file's contents.
+#[must_use]
+pub(super) struct WithoutFsetid(bool);
+
+impl WithoutFsetid {
+    /// Drops the capability, where the thread has it.
+    ///
+    /// # Errors
+    /// Those of `capset(2)`.
+    pub(super) fn enter() -> Result<Self> {
+        let mut sets = capabilities(None)?;
+        let held = sets.effective.contains(CapabilitySet::FSETID);
+        if held {
+            sets.effective.remove(CapabilitySet::FSETID);
+            set_capabilities(None, sets)?;
+        }
+        Ok(Self(held))
+    }
+}
+
+impl Drop for WithoutFsetid {
+    fn drop(&mut self) {
+        if !self.0 {
+            return;
+        }
+        let back = capabilities(None).and_then(|mut sets| {
+            sets.effective |= CapabilitySet::FSETID;
+            set_capabilities(None, sets)
+        });
+        if let Err(error) = back {
+            // Less than it should have is safe: set-ID bits are lost where they need not be.
+            tracing::error!(%error, "a thread cannot have CAP_FSETID back");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Which open file is this handle?
+//!
+//! A handle (fh) is a number that is counted up and never given twice, so a stale one can only fail; and
+//! it serves only requests for the file that it was opened on. The table is cut into shards, whose locks
+//! are held for a map operation and never around I/O: a request holds the open file itself by reference
+//! count, so that a RELEASE that overtakes it does no harm.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::io::Errno;
+
+use super::directory::Stream;
+use super::inode::Inode;
+use crate::fuse::{DirectFile, Fh, NodeId, Result};
+
+/// A power of two; enough that the threads of a few rings seldom meet.
+const SHARDS: usize = 16;
+
+/// A regular file that the guest has open.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    /// The file.
+    pub(super) inode: Arc<Inode>,
+    /// Through the host's page cache; neither `O_APPEND` nor `O_DIRECT`.
+    pub(super) fd: Arc<OwnedFd>,
+    /// Past it. Opened when first wanted; `None` in it: this file cannot be opened so.
+    pub(super) direct: OnceLock<Option<DirectFile>>,
+    /// `fd` can be read.
+    pub(super) readable: bool,
+    /// `fd` can be written.
+    pub(super) writable: bool,
+}
+
+/// A directory that the guest has open.
+#[derive(Debug)]
+pub(super) struct OpenDirectory {
+    /// The directory.
+    pub(super) inode: Arc<Inode>,
+    /// Its descriptor.
+    pub(super) fd: OwnedFd,
+    /// How far it has been read. The lock serialises the READDIRs of one handle, whose position they
+    /// share.
+    pub(super) stream: Mutex<Stream>,
+}
+
+/// What a handle stands for.
+#[derive(Clone, Debug)]
+pub(super) enum Handle {
+    /// A file.
+    File(Arc<OpenFile>),
+    /// A directory.
+    Directory(Arc<OpenDirectory>),
+}
+
+impl Handle {
+    fn node(&self) -> NodeId {
+        match self {
+            Self::File(file) => file.inode.node(),
+            Self::Directory(directory) => directory.inode.node(),
+        }
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::File(file) => file.fd.as_fd(),
+            Self::Directory(directory) => directory.fd.as_fd(),
+        }
+    }
+}
+
+/// The handles of a mount.
+#[derive(Debug)]
+pub(super) struct HandleTable {
+    shards: [RwLock<HashMap<u64, Handle>>; SHARDS],
+    next: AtomicU64,
+    used: AtomicUsize,
+    max: usize,
+}
+
+/// Room for one more handle, taken before the open has any effect.
+#[derive(Debug)]
+pub(super) struct Vacancy<'a>(&'a HandleTable);
+
+impl HandleTable {
+    /// An empty table for at most `max` handles.
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            shards: Default::default(),
+            next: AtomicU64::new(1), // 0 means "no open" on the wire
+            used: AtomicUsize::new(0),
+            max,
+        }
+    }
+
+    /// Keeps room for one handle.
+    ///
+    /// # Errors
+    /// `ENFILE`: the table is full.
+    pub(super) fn vacancy(&self) -> Result<Vacancy<'_>> {
+        let room = |used| (used < self.max).then_some(used + 1);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).map_err(|_| Errno::NFILE)?;
+        Ok(Vacancy(self))
+    }
+
+    /// The file or directory behind `fh`.
+    ///
+    /// # Errors
+    /// `EBADF`: there is no such handle, or it is another node's.
+    pub(super) fn any(&self, node: NodeId, fh: Fh) -> Result<Handle> {
+        let handle = self.shard(fh.0).read().get(&fh.0).cloned().ok_or(Errno::BADF)?;
+        if handle.node() == node { Ok(handle) } else { Err(Errno::BADF) }
+    }
+
+    /// The file behind `fh`.
+    ///
+    /// # Errors
+    /// `EBADF` as in [`any`](Self::any), or it is a directory.
+    pub(super) fn file(&self, node: NodeId, fh: Fh) -> Result<Arc<OpenFile>> {
+        match self.any(node, fh)? {
+            Handle::File(file) => Ok(file),
+            Handle::Directory(_) => Err(Errno::BADF),
+        }
+    }
+
+    /// The directory behind `fh`.
+    ///
+    /// # Errors
+    /// `EBADF` as in [`any`](Self::any), or it is not a directory.
+    pub(super) fn directory(&self, node: NodeId, fh: Fh) -> Result<Arc<OpenDirectory>> {
+        match self.any(node, fh)? {
+            Handle::Directory(directory) => Ok(directory),
+            Handle::File(_) => Err(Errno::BADF),
+        }
+    }
+
+    /// Takes the handle out of the table. Of two callers one gets it.
+    ///
+    /// # Errors
+    /// `EBADF` as in [`any`](Self::any).
+    pub(super) fn remove(&self, node: NodeId, fh: Fh) -> Result<Handle> {
+        self.any(node, fh)?;
+        let handle = self.shard(fh.0).write().remove(&fh.0).ok_or(Errno::BADF)?;
+        self.used.fetch_sub(1, Ordering::Relaxed);
+        Ok(handle)
+    }
+
+    /// Takes every handle out of the table.
+    pub(super) fn drain(&self) -> Vec<Handle> {
+        let mut drained = Vec::new();
+        for shard in &self.shards {
+            drained.extend(shard.write().drain().map(|(_, handle)| handle));
+        }
+        self.used.fetch_sub(drained.len(), Ordering::Relaxed);
+        drained
+    }
+
+    fn shard(&self, fh: u64) -> &RwLock<HashMap<u64, Handle>> {
+        let [first, ..] = &self.shards;
+        let index = usize::try_from(fh).unwrap_or(0) % SHARDS;
+        self.shards.get(index).unwrap_or(first)
+    }
+}
+
+impl Vacancy<'_> {
+    /// Gives the handle its number.
+    pub(super) fn fill(self, handle: Handle) -> Fh {
+        let table = self.0;
+        std::mem::forget(self); // The room stays taken.
+        let fh = table.next.fetch_add(1, Ordering::Relaxed);
+        table.shard(fh).write().insert(fh, handle);
+        Fh(fh)
+    }
+}
+
+impl Drop for Vacancy<'_> {
+    fn drop(&mut self) {
+        self.0.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}

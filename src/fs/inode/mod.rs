@@ -1,0 +1,173 @@
+//! What does the daemon know of a file that the guest knows?
+
+mod file_handle;
+mod hot;
+mod identity;
+mod mounts;
+mod table;
+#[cfg(test)]
+mod table_tests;
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fs::{FileType, OFlags, Statx};
+
+use super::io_mode::OpenState;
+use crate::fuse::{NodeId, Result};
+pub(crate) use file_handle::FileHandle;
+pub(crate) use hot::{HotDescriptors, PathFd};
+pub(crate) use identity::{BirthTime, Identity, STATX_MASK, STATX_NAME};
+pub(crate) use mounts::{Mount, Mounts};
+pub(crate) use table::{Acquired, InodeTable, Inserted};
+
+/// How the file is reached.
+#[derive(Debug)]
+pub(crate) enum Reference {
+    /// By a descriptor of its own, which also keeps the host from giving its inode number away.
+    Descriptor(PathFd),
+    /// By a file handle, opened through a descriptor on its mount.
+    Handle(FileHandle, Arc<Mount>),
+}
+
+/// A file that the guest knows.
+///
+/// A guest may know millions, so this is kept small (`an_inode_is_small` says how small).
+#[derive(Debug)]
+pub(crate) struct Inode {
+    node: NodeId,
+    identity: Identity,
+    birth: BirthTime,
+    reference: Reference,
+    /// References that the guest holds. Raised only under the lock of the identity's shard, see
+    /// [`InodeTable`].
+    nlookup: AtomicU64,
+    /// The descriptor that [`HotDescriptors`] lets it keep.
+    hot: Mutex<Option<PathFd>>,
+    /// What the opens of this file share; the module of the I/O mode owns it.
+    pub(crate) open_state: Mutex<OpenState>,
+    kind: FileType,
+    /// `identity` and `birth` together can only be this file, now and later.
+    settled: AtomicBool,
+    /// `hot` was used since the clock's hand came by.
+    used: AtomicBool,
+}
+
+impl Inode {
+    /// The file that `stat` describes. It is given its nodeid and its first reference when it is
+    /// inserted in the table.
+    pub(crate) fn new(stat: &Statx, reference: Reference) -> Self {
+        let birth = BirthTime::of(stat);
+        Self {
+            node: NodeId(0),
+            identity: Identity::of(stat),
+            birth,
+            reference,
+            nlookup: AtomicU64::new(0),
+            hot: Mutex::new(None),
+            open_state: Mutex::default(),
+            kind: FileType::from_raw_mode(stat.stx_mode.into()),
+            settled: AtomicBool::new(birth.is_past()),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// The guest's number for it.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Its type, which never changes.
+    pub(crate) fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    /// The id of the mount it is on.
+    pub(crate) fn mount(&self) -> u32 {
+        self.identity.mount()
+    }
+
+    /// Whether the file that `stat` describes, which has the same identity, is certainly this one.
+    pub(crate) fn is_certainly(&self, stat: &Statx) -> bool {
+        self.has_kind_of(stat)
+            && match self.reference {
+                Reference::Descriptor(_) => true,
+                Reference::Handle(..) => {
+                    self.settled.load(Ordering::Relaxed) && self.birth == BirthTime::of(stat)
+                }
+            }
+    }
+
+    /// Whether the file that `stat` describes, which has the same identity, is this one, told by its
+    /// handle. Remembers that no handle has to be compared the next time, if that is so.
+    pub(crate) fn has_handle(&self, stat: &Statx, handle: Option<&FileHandle>) -> bool {
+        match &self.reference {
+            Reference::Descriptor(_) => self.has_kind_of(stat),
+            Reference::Handle(own, _) => {
+                let same = handle == Some(own);
+                if same && !self.settled.load(Ordering::Relaxed) {
+                    self.settled.store(self.birth.is_past(), Ordering::Relaxed);
+                }
+                same
+            }
+        }
+    }
+
+    fn has_kind_of(&self, stat: &Statx) -> bool {
+        self.kind == FileType::from_raw_mode(stat.stx_mode.into())
+    }
+
+    /// The descriptor that is at hand, if one is.
+    pub(crate) fn hot(&self) -> Option<PathFd> {
+        if let Reference::Descriptor(fd) = &self.reference {
+            return Some(fd.clone());
+        }
+        let fd = self.hot.lock().clone()?;
+        self.used.store(true, Ordering::Relaxed);
+        Some(fd)
+    }
+
+    /// Opens the file anew by its handle; none where it has a descriptor instead.
+    pub(crate) fn open_by_handle(&self, flags: OFlags) -> Option<Result<OwnedFd>> {
+        use std::os::fd::AsFd;
+        match &self.reference {
+            Reference::Descriptor(_) => None,
+            Reference::Handle(handle, mount) => Some(handle.open(mount.as_fd(), flags)),
+        }
+    }
+
+    /// Whether this is a file by handle whose handle is the one of `name` in `dir`.
+    pub(crate) fn is_named(&self, dir: BorrowedFd<'_>, name: &std::ffi::CStr, stat: &Statx) -> bool {
+        FileHandle::of(dir, name).is_ok_and(|handle| self.has_handle(stat, Some(&handle)))
+    }
+
+    /// Leaves a descriptor here; false where there is one already or none is wanted.
+    fn set_hot(&self, fd: &PathFd) -> bool {
+        let mut hot = self.hot.lock();
+        let vacant = hot.is_none() && matches!(self.reference, Reference::Handle(..));
+        if vacant {
+            *hot = Some(fd.clone());
+        }
+        vacant
+    }
+
+    fn take_hot(&self) -> Option<PathFd> {
+        self.hot.lock().take()
+    }
+
+    fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inode_is_small() {
+        assert!(size_of::<Inode>() <= 128, "{}", size_of::<Inode>());
+    }
+}

@@ -1,0 +1,112 @@
+//! Through which descriptor are the file handles of a mount opened, and does that work at all?
+//!
+//! `open_by_handle_at(2)` wants a real descriptor (not `O_PATH`) of some file on the mount. The first
+//! directory or regular file that is seen on a mount is opened for that purpose. The descriptor belongs
+//! to the inodes of that mount: when the guest has forgotten the last of them it is closed, so the daemon
+//! never keeps the host from unmounting what nobody uses. A mount is entered at its root, so this is the
+//! root of the mount in practice, and not a file that somebody may delete meanwhile.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use rustix::fs::{FileType, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::path::DecInt;
+
+use super::file_handle::FileHandle;
+use crate::fs::InodeFileHandles;
+use crate::fuse::Result;
+
+/// A descriptor on a mount.
+#[derive(Debug)]
+pub(crate) struct Mount(OwnedFd);
+
+impl AsFd for Mount {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The mounts that files are referred to by handle on.
+pub(crate) struct Mounts {
+    policy: InodeFileHandles,
+    /// The process lacks `CAP_DAC_READ_SEARCH`: learned once, then not tried again.
+    refused: AtomicBool,
+    /// By mount id. A mount with a live descriptor stays, so its id cannot pass to another.
+    open: Mutex<HashMap<u32, Weak<Mount>>>,
+}
+
+impl Mounts {
+    pub(crate) fn new(policy: InodeFileHandles) -> Self {
+        Self { policy, refused: AtomicBool::new(false), open: Mutex::default() }
+    }
+
+    /// The handle of the file that `fd` is open on, if files are to be referred to by handle and this one
+    /// can be.
+    ///
+    /// # Errors
+    /// Handles are mandatory and cannot be had, or the file cannot be examined.
+    pub(crate) fn handle(&self, fd: BorrowedFd<'_>) -> Result<Option<FileHandle>> {
+        if self.policy == InodeFileHandles::Never || self.refused.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match FileHandle::of(fd, c"") {
+            Ok(handle) => Ok(Some(handle)),
+            Err(error) => self.fall_back(error),
+        }
+    }
+
+    /// The mount with this id, through which `handle`, the handle of the file that `fd` is open on, can
+    /// be opened; none where it cannot.
+    ///
+    /// # Errors
+    /// As [`handle`](Self::handle).
+    pub(crate) fn mount(
+        &self,
+        id: u32,
+        fd: BorrowedFd<'_>,
+        kind: FileType,
+        handle: &FileHandle,
+        proc_self_fd: BorrowedFd<'_>,
+    ) -> Result<Option<Arc<Mount>>> {
+        if let Some(mount) = self.open.lock().get(&id).and_then(Weak::upgrade) {
+            return Ok(Some(mount));
+        }
+        // Anything else must not be opened: a FIFO would block, a device would act. It only arises where
+        // such a file is itself mounted, or where no directory of its mount is known any more.
+        if kind != FileType::Directory && kind != FileType::RegularFile {
+            return self.fall_back(Errno::OPNOTSUPP);
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = openat(proc_self_fd, DecInt::from_fd(fd).as_c_str(), flags, Mode::empty())
+            .and_then(|mount| handle.open(mount.as_fd(), OFlags::PATH).map(|_probe| mount));
+        match opened {
+            Ok(mount) => {
+                let mount = Arc::new(Mount(mount));
+                let mut open = self.open.lock();
+                open.retain(|_, mount| mount.strong_count() > 0);
+                open.insert(id, Arc::downgrade(&mount));
+                Ok(Some(mount))
+            }
+            Err(error) => self.fall_back(error),
+        }
+    }
+
+    /// Whether an error only means that handles cannot be used.
+    fn fall_back<T>(&self, error: Errno) -> Result<Option<T>> {
+        let unusable = matches!(error, Errno::OPNOTSUPP | Errno::OVERFLOW | Errno::PERM | Errno::ACCESS);
+        if self.policy == InodeFileHandles::Mandatory || !unusable {
+            return Err(error);
+        }
+        if error == Errno::PERM && !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "file handles cannot be opened without CAP_DAC_READ_SEARCH: every file that the guest \
+                 knows will cost a descriptor"
+            );
+        }
+        Ok(None)
+    }
+}

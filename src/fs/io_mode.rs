@@ -1,0 +1,144 @@
+//! Does the guest cache this file's contents, or does every access come to the host?
+//!
+//! The guest's kernel takes its inode lock shared for direct writes only while no open of the file is a
+//! cached one (`fuse_dio_wr_exclusive_lock`, `fuse_inode_uncached_io_start`). So the mode belongs to the
+//! file and not to the open: the first open chooses it, every further open is answered with the same, and
+//! the last release ends it.
+
+use super::config::{CacheMode, DirectPolicy};
+use crate::fuse::abi::{FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_PARALLEL_DIRECT_WRITES};
+
+/// The mode of one file, with the number of opens that share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum IoMode {
+    /// Nobody has the file open.
+    #[default]
+    Idle,
+    /// The guest reads and writes through its page cache.
+    Cached(u32),
+    /// The guest asks the host each time.
+    Direct(u32),
+}
+
+/// What the opens of one file share.
+pub(super) type OpenState = IoMode;
+
+impl IoMode {
+    /// Counts an open in; `prefer_direct` matters to the first one. Returns whether the mode is direct.
+    pub(super) fn open(&mut self, prefer_direct: bool) -> bool {
+        *self = match *self {
+            Self::Idle if prefer_direct => Self::Direct(1),
+            Self::Idle => Self::Cached(1),
+            // The table of handles is far smaller than 2^32.
+            Self::Cached(opens) => Self::Cached(opens.saturating_add(1)),
+            Self::Direct(opens) => Self::Direct(opens.saturating_add(1)),
+        };
+        matches!(self, Self::Direct(_))
+    }
+
+    /// Counts an open out. Returns whether it was the last.
+    pub(super) fn close(&mut self) -> bool {
+        *self = match *self {
+            Self::Idle | Self::Cached(0 | 1) | Self::Direct(0 | 1) => Self::Idle,
+            Self::Cached(opens) => Self::Cached(opens - 1),
+            Self::Direct(opens) => Self::Direct(opens - 1),
+        };
+        *self == Self::Idle
+    }
+}
+
+/// Whether an open with (`o_direct`) or without the guest's `O_DIRECT` makes an idle file direct.
+///
+/// `mappable` says that the guest can map files in direct mode (`FUSE_DIRECT_IO_ALLOW_MMAP`). Where it
+/// cannot, `O_DIRECT` alone does not make a file direct: `mmap(2)` would fail with `ENODEV` for everyone
+/// who has it open, and `O_DIRECT` works in cached mode too.
+pub(super) fn prefers_direct(cache: CacheMode, policy: DirectPolicy, o_direct: bool, mappable: bool) -> bool {
+    match (cache, policy) {
+        (CacheMode::Never | CacheMode::Metadata, _) | (_, DirectPolicy::Always) => true,
+        (_, DirectPolicy::Auto) => o_direct && mappable,
+        (_, DirectPolicy::Never) => false,
+    }
+}
+
+/// The `FOPEN_*` bits that tell the guest the mode.
+///
+/// `CacheMode::Auto` says nothing: without `FOPEN_KEEP_CACHE` the guest drops what it has cached at each
+/// open (`fuse_finish_open`), as it does with virtiofsd.
+pub(super) fn fopen_flags(cache: CacheMode, policy: DirectPolicy, direct: bool) -> u32 {
+    match (direct, cache, policy) {
+        (true, _, DirectPolicy::Never) => FOPEN_DIRECT_IO,
+        (true, _, _) => FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES,
+        (false, CacheMode::Always, _) => FOPEN_KEEP_CACHE,
+        (false, _, _) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The model is the plain list of the opens' answers: all that live at one time are the same, the
+        /// first decides, and the count is right.
+        #[test]
+        fn modes_never_mix(steps in prop::collection::vec(prop::option::of(any::<bool>()), 0..200)) {
+            let mut mode = IoMode::default();
+            let mut opens: Vec<bool> = Vec::new();
+            for step in steps {
+                match step {
+                    Some(prefer_direct) => {
+                        let first = opens.first().copied();
+                        let direct = mode.open(prefer_direct);
+                        prop_assert_eq!(direct, first.unwrap_or(prefer_direct));
+                        opens.push(direct);
+                    }
+                    None => {
+                        let was_open = opens.pop().is_some();
+                        prop_assert_eq!(mode.close(), opens.is_empty());
+                        prop_assert!(was_open || mode == IoMode::Idle);
+                    }
+                }
+                let count = u32::try_from(opens.len()).unwrap();
+                let model = match opens.first() {
+                    None => IoMode::Idle,
+                    Some(true) => IoMode::Direct(count),
+                    Some(false) => IoMode::Cached(count),
+                };
+                prop_assert_eq!(mode, model);
+            }
+        }
+    }
+
+    #[test]
+    fn who_makes_a_file_direct() {
+        use {CacheMode as C, DirectPolicy as D};
+        let table = [
+            // cache, policy, O_DIRECT, mappable -> direct
+            (C::Never, D::Never, false, false, true),
+            (C::Metadata, D::Auto, false, false, true),
+            (C::Auto, D::Auto, false, true, false),
+            (C::Auto, D::Auto, true, true, true),
+            (C::Auto, D::Auto, true, false, false),
+            (C::Always, D::Auto, true, true, true),
+            (C::Auto, D::Always, false, false, true),
+            (C::Auto, D::Never, true, true, false),
+            (C::Always, D::Never, true, true, false),
+        ];
+        for (cache, policy, o_direct, mappable, direct) in table {
+            let found = prefers_direct(cache, policy, o_direct, mappable);
+            assert_eq!(found, direct, "{cache:?} {policy:?} {o_direct} {mappable}");
+        }
+    }
+
+    #[test]
+    fn what_the_guest_is_told() {
+        use {CacheMode as C, DirectPolicy as D};
+        assert_eq!(fopen_flags(C::Auto, D::Auto, false), 0);
+        assert_eq!(fopen_flags(C::Always, D::Auto, false), FOPEN_KEEP_CACHE);
+        assert_eq!(fopen_flags(C::Always, D::Auto, true), FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES);
+        assert_eq!(fopen_flags(C::Never, D::Auto, true), FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES);
+        assert_eq!(fopen_flags(C::Never, D::Never, true), FOPEN_DIRECT_IO);
+    }
+}

@@ -1,0 +1,224 @@
+//! How is a FUSE operation done on a host directory?
+//!
+//! [`Passthrough`] serves one share. It knows each file that the guest knows as an `Inode`, found by the
+//! guest's nodeid or by the file's identity on the host, and it reaches the file through an `O_PATH`
+//! descriptor that is either the inode's own or opened from its file handle and cached for a while.
+//! `filesystem.rs` says which function serves which operation; each family of operations has a file.
+
+mod attr;
+mod config;
+mod create;
+mod credentials;
+mod directory;
+mod dirent;
+mod filesystem;
+mod handle;
+mod inode;
+mod io;
+mod io_mode;
+mod ioctl;
+mod lock;
+mod lookup;
+mod open;
+mod range;
+mod remove;
+mod session;
+mod sync;
+mod sys;
+mod sys_io;
+mod thread;
+mod xattr;
+
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statx};
+use rustix::io::Errno;
+use rustix::path::DecInt;
+
+use crate::fuse::abi::{FUSE_POSIX_ACL, FUSE_SUBMOUNTS};
+use crate::fuse::{Entry, Fh, Name, NodeId, Result};
+pub use config::{CacheMode, Choice, Config, DirectPolicy, InodeFileHandles, Limits, ReadDirPlus};
+use credentials::Own;
+use handle::{Handle, HandleTable};
+use inode::{HotDescriptors, Inode, InodeTable, Mount, Mounts, PathFd, Reference, STATX_MASK};
+use lock::Locks;
+
+/// A share that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The root cannot be examined.
+    #[error("cannot examine the shared directory")]
+    Root(#[source] Errno),
+    /// The root is something else than a directory.
+    #[error("the shared directory is not a directory")]
+    NotADirectory,
+    /// File handles were asked for and cannot be had.
+    #[error(
+        "the shared directory has no file handles that this process can open, which \
+         --inode-file-handles=mandatory asks for: run with CAP_DAC_READ_SEARCH, on a file system that can be \
+         exported, or use --inode-file-handles=prefer"
+    )]
+    NoFileHandles(#[source] Errno),
+    /// The credentials of the process cannot be read.
+    #[error("cannot read the supplementary groups of this process")]
+    Credentials(#[source] Errno),
+}
+
+/// A host directory, served.
+pub struct Passthrough {
+    config: Config,
+    /// `/proc/self/fd`, through which an `O_PATH` descriptor is reopened.
+    proc_self_fd: OwnedFd,
+    own: Own,
+    inodes: InodeTable,
+    mounts: Mounts,
+    /// Keeps the descriptor of the root's mount open, where there is one: the next file seen there would
+    /// have to serve as it, and would not be freed when it is deleted.
+    _root_mount: Option<Arc<Mount>>,
+    hot: HotDescriptors,
+    handles: HandleTable,
+    locks: Locks,
+    /// The INIT flags (both words) of the current mount.
+    features: AtomicU64,
+}
+
+impl Passthrough {
+    /// Takes over a share: `root` is its directory, `proc_self_fd` the directory `/proc/self/fd` of this
+    /// process.
+    ///
+    /// The calling process's credentials are the ones that it will serve with: drop privileges first.
+    ///
+    /// # Errors
+    /// The root cannot be examined, or file handles are mandatory and cannot be had.
+    pub fn new(config: Config, root: OwnedFd, proc_self_fd: OwnedFd) -> std::result::Result<Self, Error> {
+        let own = Own::of_this_process().map_err(Error::Credentials)?;
+        let stat = statx(&root, c"", AtFlags::EMPTY_PATH, STATX_MASK).map_err(Error::Root)?;
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        if kind != FileType::Directory {
+            return Err(Error::NotADirectory);
+        }
+        let root = PathFd::new(root);
+        let inode = Inode::new(&stat, Reference::Descriptor(root.clone()));
+        // The root has a descriptor of its own; its handle only shows whether handles work.
+        let mounts = Mounts::new(config.inode_file_handles);
+        let root_mount = match mounts.handle(root.as_fd()) {
+            Ok(Some(handle)) => {
+                mounts.mount(inode.mount(), root.as_fd(), kind, &handle, proc_self_fd.as_fd())
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        }
+        .map_err(Error::NoFileHandles)?;
+        Ok(Self {
+            inodes: InodeTable::new(inode, config.limits.max_nodes),
+            hot: HotDescriptors::new(config.limits.hot_descriptors),
+            handles: HandleTable::new(config.limits.max_handles),
+            locks: Locks::new(config.limits.max_handles),
+            config,
+            proc_self_fd,
+            own,
+            mounts,
+            _root_mount: root_mount,
+            features: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether all of these INIT flags are in force.
+    fn negotiated(&self, features: u64) -> bool {
+        self.features.load(Ordering::Relaxed) & features == features
+    }
+
+    /// Whether the guest is told where another host mount begins.
+    fn announces_submounts(&self) -> bool {
+        self.negotiated(FUSE_SUBMOUNTS)
+    }
+
+    /// Whether POSIX ACLs are in force.
+    fn serves_acl(&self) -> bool {
+        self.negotiated(FUSE_POSIX_ACL)
+    }
+
+    /// This file system, unless the share is read-only.
+    fn writable(&self) -> Result<&Self> {
+        if self.config.read_only { Err(Errno::ROFS) } else { Ok(self) }
+    }
+
+    /// The file that the guest names by `node`.
+    ///
+    /// # Errors
+    /// `ESTALE` for a number that names no file: it makes the guest's kernel drop what it believes of the
+    /// name and look it up again, where any other error would go to the program.
+    fn node(&self, node: NodeId) -> Result<Arc<Inode>> {
+        self.inodes.get(node).ok_or(Errno::STALE)
+    }
+
+    /// An `O_PATH` descriptor of the file, open for as long as the caller holds it.
+    ///
+    /// # Errors
+    /// `ESTALE`: the file is gone from the host.
+    fn path_fd(&self, inode: &Arc<Inode>) -> Result<PathFd> {
+        if let Some(fd) = inode.hot() {
+            return Ok(fd);
+        }
+        let fd = PathFd::new(inode.open_by_handle(OFlags::PATH).unwrap_or(Err(Errno::STALE))?);
+        self.hot.keep(inode, &fd);
+        Ok(fd)
+    }
+
+    /// A descriptor of the file that can be read or written. `O_CLOEXEC` and `O_NOCTTY` are added; flags that
+    /// make or find a name are taken away.
+    ///
+    /// # Errors
+    /// `ENXIO` for anything but a regular file or a directory, `ELOOP` for a symbolic link: the guest's kernel
+    /// opens FIFOs, sockets and devices itself, and the host's must not block or act. `EROFS` for
+    /// anything but reading on a read-only share.
+    fn reopen(&self, inode: &Arc<Inode>, flags: OFlags) -> Result<OwnedFd> {
+        let flags = self.reopen_flags(inode, flags)?;
+        match inode.hot() {
+            Some(path) => self.reopen_path(inode, &path, flags),
+            None => inode.open_by_handle(flags).unwrap_or(Err(Errno::STALE)),
+        }
+    }
+
+    /// The same with the descriptor from [`path_fd`](Self::path_fd), which needs no capability.
+    fn reopen_path(&self, inode: &Inode, path: &PathFd, flags: OFlags) -> Result<OwnedFd> {
+        let flags = self.reopen_flags(inode, flags)?;
+        openat(&self.proc_self_fd, DecInt::from_fd(path).as_c_str(), flags, Mode::empty())
+    }
+
+    fn reopen_flags(&self, inode: &Inode, flags: OFlags) -> Result<OFlags> {
+        match inode.kind() {
+            FileType::RegularFile | FileType::Directory => {}
+            FileType::Symlink => return Err(Errno::LOOP),
+            _ => return Err(Errno::NXIO),
+        }
+        let reads_only =
+            flags.intersection(OFlags::RWMODE) == OFlags::RDONLY && !flags.contains(OFlags::TRUNC);
+        if self.config.read_only && !reads_only {
+            return Err(Errno::ROFS);
+        }
+        let by_name = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        Ok(flags.difference(by_name) | OFlags::CLOEXEC | OFlags::NOCTTY)
+    }
+
+    /// Looks a name up; takes one reference.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENFILE` and what else the host says.
+    fn lookup_child(&self, parent: &Arc<Inode>, name: Name<'_>) -> Result<Entry> {
+        lookup::child(self, parent, name)
+    }
+
+    /// The file or directory of an open handle.
+    ///
+    /// # Errors
+    /// `EBADF`: there is no such handle, or it is another node's.
+    fn open_file(&self, node: NodeId, fh: Fh) -> Result<Handle> {
+        self.handles.any(node, fh)
+    }
+}

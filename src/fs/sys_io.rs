@@ -1,0 +1,81 @@
+//! Which system calls on open files does rustix lack, or call unsafe?
+//!
+//! Beside `sys.rs` the only `unsafe` of this room.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use crate::fuse::Result;
+
+/// `struct fsxattr` of `<linux/fs.h>` in the host's byte order.
+pub(super) const FSXATTR_SIZE: usize = 28;
+
+const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
+const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
+const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
+const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+
+/// `getdents64(2)`: fills `buffer` with whole records and returns their length, 0 at the end.
+pub(super) fn getdents(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+    };
+    usize::try_from(answer).map_err(|_| last_errno())
+}
+
+/// `F_OFD_SETLK`: sets or clears a lock that belongs to the open file description.
+///
+/// # Errors
+/// `EAGAIN`: another lock stands in the way.
+pub(super) fn set_lock(file: BorrowedFd<'_>, lock: &libc::flock) -> Result<()> {
+    // SAFETY: `lock` is a struct flock, which the kernel only reads.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, std::ptr::from_ref(lock)) };
+    if answer < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// `F_OFD_GETLK`: puts the lock that stands in the way of `lock` in its place, or `F_UNLCK`.
+pub(super) fn get_lock(file: BorrowedFd<'_>, lock: &mut libc::flock) -> Result<()> {
+    // SAFETY: `lock` is a struct flock, which the kernel reads and writes.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, std::ptr::from_mut(lock)) };
+    if answer < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// `FS_IOC_GETFLAGS`. The kernel writes an `int`, whatever the size in the command says.
+pub(super) fn get_flags(file: BorrowedFd<'_>) -> Result<u32> {
+    let mut flags: u32 = 0;
+    // SAFETY: the kernel writes four bytes to `flags`.
+    ioctl_answer(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, &raw mut flags) })?;
+    Ok(flags)
+}
+
+/// `FS_IOC_SETFLAGS`.
+pub(super) fn set_flags(file: BorrowedFd<'_>, flags: u32) -> Result<()> {
+    // SAFETY: the kernel reads four bytes of `flags`.
+    ioctl_answer(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, &raw const flags) })
+}
+
+/// `FS_IOC_FSGETXATTR`.
+pub(super) fn get_fsxattr(file: BorrowedFd<'_>) -> Result<[u8; FSXATTR_SIZE]> {
+    let mut attr = [0; FSXATTR_SIZE];
+    // SAFETY: the kernel writes the 28 bytes of a struct fsxattr, with no demand on alignment
+    // (`copy_to_user`).
+    ioctl_answer(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSGETXATTR, attr.as_mut_ptr()) })?;
+    Ok(attr)
+}
+
+/// `FS_IOC_FSSETXATTR`.
+pub(super) fn set_fsxattr(file: BorrowedFd<'_>, attr: &[u8; FSXATTR_SIZE]) -> Result<()> {
+    // SAFETY: the kernel reads the 28 bytes of a struct fsxattr, with no demand on alignment.
+    ioctl_answer(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR, attr.as_ptr()) })
+}
+
+fn ioctl_answer(answer: libc::c_int) -> Result<()> {
+    if answer < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
