@@ -2,12 +2,21 @@
 //!
 //! | room | the question it answers |
 //! |---|---|
+//! | [`cli`] | what did the operator ask for? |
+//! | [`daemon`] | how does the process start, log, listen and stop? |
+//! | [`sandbox`] | what may the process still touch once it serves a guest? |
 //! | [`vhost`] | what does the front-end (the VMM) say, and which device does it get? |
 //! | [`ring`] | how do bytes move between a virtqueue, guest memory and host files? |
 //! | [`fuse`] | what does a FUSE message mean, and what does its answer look like? |
 //! | [`fs`] | how is a FUSE operation done on a host directory? |
+//!
+//! Dependencies point downwards: `vhost` and `ring` know `fuse`, `fuse` knows only its own
+//! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues.
 
+pub mod cli;
+pub mod daemon;
 pub mod fs;
 pub mod fuse;
 pub mod ring;
+pub mod sandbox;
 pub mod vhost;

@@ -1,0 +1,402 @@
+//! How does the command line look, and what does `--help` say about it?
+//!
+//! Names, values and defaults are those of virtiofsd 1.14, so that a launcher can start one in place of the other.
+//! Our own are `--queues`, `--keep-listening`, `--direct`, `--max-write`, `--readahead`, the timeouts, `--posix-lock` and
+//! `--flock`. What the answers mean together is decided in `resolve`.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser};
+
+use super::options::{
+    Cache, Direct, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation, SandboxMode, Seccomp,
+};
+use super::values;
+use super::values::{MigrationMode, MigrationOnError};
+
+const USAGE: &str = "extentfsd --shared-dir <DIR> --socket-path <PATH> [OPTIONS]
+       extentfsd attach-args --vmm <VMM> [OPTIONS]";
+
+const MORE: &str = "\
+Example:
+  extentfsd --shared-dir /srv/share --socket-path /run/share.sock
+  extentfsd attach-args --vmm qemu --socket-path /run/share.sock
+
+All options: extentfsd --help";
+
+const EXAMPLE: &str = "\
+Example, on the host:
+  extentfsd --shared-dir /srv/share --socket-path /run/share.sock &
+  qemu-system-x86_64 -m 4G \\
+    -object memory-backend-memfd,id=mem,size=4G,share=on -machine memory-backend=mem \\
+    -chardev socket,id=fs0,path=/run/share.sock \\
+    -device vhost-user-fs-pci,chardev=fs0,tag=share,queue-size=1024 ...
+and in the guest:
+  mount -t virtiofs share /mnt
+
+'extentfsd attach-args --vmm <VMM>' prints such lines for other virtual machine monitors.
+Exit code: 0 after the front-end disconnected, 1 when something failed, 2 for a wrong command line.";
+
+/// Share a host directory with a virtual machine over virtio-fs.
+///
+/// extentfsd is a vhost-user back-end: it listens on a socket, a virtual machine monitor (QEMU,
+/// cloud-hypervisor, crosvm) connects to it, and the guest mounts the directory.
+/// It takes the command line of virtiofsd.
+#[derive(Debug, Parser)]
+#[command(
+    name = "extentfsd",
+    version,
+    override_usage = USAGE,
+    after_help = MORE,
+    after_long_help = EXAMPLE,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
+pub(super) struct CommandLine {
+    #[command(flatten)]
+    pub(super) share: ShareArgs,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+    #[command(flatten)]
+    pub(super) caching: CacheArgs,
+    #[command(flatten)]
+    pub(super) attributes: AttributeArgs,
+    #[command(flatten)]
+    pub(super) performance: PerformanceArgs,
+    #[command(flatten)]
+    pub(super) sandbox: SandboxArgs,
+    #[command(flatten)]
+    pub(super) logging: LoggingArgs,
+    #[command(flatten)]
+    pub(super) migration: MigrationArgs,
+    #[command(flatten)]
+    pub(super) compat: CompatArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Share")]
+pub(super) struct ShareArgs {
+    /// The host directory to share
+    #[arg(long, value_name = "DIR")]
+    pub(super) shared_dir: Option<PathBuf>,
+
+    /// Refuse every change with "read-only file system"
+    #[arg(long)]
+    pub(super) readonly: bool,
+
+    /// Show file systems mounted below the directory as mounts in the guest too [default]
+    #[arg(long, hide_short_help = true, overrides_with = "no_announce_submounts")]
+    pub(super) announce_submounts: bool,
+
+    /// Show file systems mounted below the directory as plain directories; inode numbers may then repeat
+    #[arg(long, hide_short_help = true)]
+    pub(super) no_announce_submounts: bool,
+
+    /// Remember inodes by file handle instead of by open descriptor.
+    /// With prefer, descriptors are used where the host file system has no handles
+    #[arg(
+        long,
+        hide_short_help = true,
+        require_equals = true,
+        default_value = "prefer",
+        value_name = "never|prefer|mandatory",
+        hide_possible_values = true
+    )]
+    pub(super) inode_file_handles: InodeFileHandles,
+
+    /// Make the guest's POSIX record locks locks on the host files, seen by the host and by other guests.
+    /// Without it they hold within the guest only
+    #[arg(long, hide_short_help = true)]
+    pub(super) posix_lock: bool,
+
+    /// The same for the guest's flock(2) locks
+    #[arg(long, hide_short_help = true)]
+    pub(super) flock: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Socket and queues")]
+pub(super) struct SocketArgs {
+    /// Create this socket and wait there for the virtual machine monitor
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket_path: Option<PathBuf>,
+
+    /// Give this group access to the socket; otherwise only the own user may connect
+    #[arg(long, hide_short_help = true, value_name = "GROUP", conflicts_with_all = ["fd", "print_capabilities"])]
+    pub(super) socket_group: Option<String>,
+
+    /// Use this inherited descriptor, a socket that already listens
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "N",
+        value_parser = clap::value_parser!(RawFd).range(0..),
+        conflicts_with_all = ["socket_path", "socket"]
+    )]
+    pub(super) fd: Option<RawFd>,
+
+    /// The name under which the guest mounts the share
+    ///
+    /// For monitors that ask the daemon for it (crosvm, User-Mode Linux). QEMU and cloud-hypervisor take it from their own options
+    #[arg(long, value_name = "TAG", value_parser = values::tag)]
+    pub(super) tag: Option<String>,
+
+    /// Request queues to offer, 1 to 64; the monitor decides how many it uses
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) queues: u16,
+
+    /// Wait for the next connection after a disconnect instead of ending
+    #[arg(long)]
+    pub(super) keep_listening: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cache")]
+pub(super) struct CacheArgs {
+    /// What the guest may cache
+    ///
+    /// never: nothing; metadata: names and attributes, no data; auto: everything for one second, data
+    /// until the next open; always: everything, right only if nobody else changes the directory
+    #[arg(
+        long,
+        default_value = "auto",
+        value_name = "auto|always|never|metadata",
+        hide_possible_values = true,
+        ignore_case = true
+    )]
+    pub(super) cache: Cache,
+
+    /// How long the guest may trust attributes [default: 0 for --cache never, 1 for auto, 86400 otherwise]
+    #[arg(long, hide_short_help = true, value_name = "SECONDS", value_parser = values::seconds)]
+    pub(super) attr_timeout: Option<Duration>,
+
+    /// How long the guest may trust names [default: as for --attr-timeout]
+    #[arg(long, hide_short_help = true, value_name = "SECONDS", value_parser = values::seconds)]
+    pub(super) entry_timeout: Option<Duration>,
+
+    /// How long the guest may trust that a name does not exist; 0 asks each time [default: 0]
+    #[arg(long, hide_short_help = true, value_name = "SECONDS", value_parser = values::seconds)]
+    pub(super) negative_timeout: Option<Duration>,
+
+    /// Let the guest collect writes in its page cache; a crash of the guest loses what it had not written
+    #[arg(long)]
+    pub(super) writeback: bool,
+
+    /// Allow shared mappings of files that bypass the guest's cache (--cache never or metadata)
+    #[arg(long, hide_short_help = true)]
+    pub(super) allow_mmap: bool,
+
+    /// Do not send attributes along with directory entries
+    #[arg(long, hide_short_help = true)]
+    pub(super) no_readdirplus: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Permissions and attributes")]
+pub(super) struct AttributeArgs {
+    /// Serve extended attributes
+    #[arg(long)]
+    pub(super) xattr: bool,
+
+    /// Serve POSIX access control lists (implies --xattr). auto: if the guest knows them; always, or no
+    /// value: refuse a guest that does not
+    #[arg(
+        long,
+        hide_short_help = true,
+        require_equals = true,
+        num_args = 0..=1,
+        default_value = "never",
+        default_missing_value = "always",
+        value_name = "never|auto|always",
+        hide_possible_values = true
+    )]
+    pub(super) posix_acl: Negotiation,
+
+    /// Store the security label (SELinux) that the guest sends when it creates a file (implies --xattr).
+    /// Values as for --posix-acl
+    #[arg(
+        long,
+        hide_short_help = true,
+        require_equals = true,
+        num_args = 0..=1,
+        default_value = "never",
+        default_missing_value = "always",
+        value_name = "never|auto|always",
+        hide_possible_values = true
+    )]
+    pub(super) security_label: Negotiation,
+
+    /// Translate names of extended attributes (implies --xattr). Not in this version
+    #[arg(long, hide_short_help = true, value_name = "RULES")]
+    pub(super) xattrmap: Option<String>,
+
+    /// Clear set-user-ID bits on writes when the guest asks, instead of one extra request per write
+    #[arg(long, hide_short_help = true, overrides_with = "no_killpriv_v2")]
+    pub(super) killpriv_v2: bool,
+
+    /// Leave set-user-ID bits to the guest [default]
+    #[arg(long, hide_short_help = true)]
+    pub(super) no_killpriv_v2: bool,
+
+    /// Keep the guest's O_NOATIME on host files; an unprivileged daemon may then be refused opens
+    #[arg(long, hide_short_help = true)]
+    pub(super) preserve_noatime: bool,
+
+    /// Translate user ids between guest and host. Not in this version
+    #[arg(long, hide_short_help = true, value_name = "TYPE:FROM:TO:COUNT")]
+    pub(super) translate_uid: Vec<String>,
+
+    /// Translate group ids between guest and host. Not in this version
+    #[arg(long, hide_short_help = true, value_name = "TYPE:FROM:TO:COUNT")]
+    pub(super) translate_gid: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Performance")]
+pub(super) struct PerformanceArgs {
+    /// Which files bypass the guest's page cache and take direct writes in parallel
+    ///
+    /// auto: those whose first open asks for O_DIRECT; always: all; never: none
+    #[arg(long, default_value = "auto", value_name = "auto|always|never", hide_possible_values = true)]
+    pub(super) direct: Direct,
+
+    /// Pass the guest's O_DIRECT on to the host file; otherwise the host's page cache is used
+    #[arg(long)]
+    pub(super) allow_direct_io: bool,
+
+    /// Largest write or read request, 4K to 4M in steps of 4K
+    #[arg(long, hide_short_help = true, value_name = "BYTES", default_value = "1M", value_parser = values::max_write)]
+    pub(super) max_write: u32,
+
+    /// Limit of the guest's read-ahead; K and M are understood [default: what the guest proposes]
+    #[arg(long, hide_short_help = true, value_name = "BYTES", value_parser = values::bytes)]
+    pub(super) readahead: Option<u32>,
+
+    /// Threads for slow operations such as fsync; 0 chooses
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0")]
+    pub(super) thread_pool_size: usize,
+
+    /// Limit of open files; 0 leaves it alone [default: 1000000, or fs.nr_open if that is less]
+    #[arg(long, hide_short_help = true, value_name = "N")]
+    pub(super) rlimit_nofile: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sandbox")]
+pub(super) struct SandboxArgs {
+    /// How to confine the daemon to the shared directory
+    ///
+    /// namespace: own mount, PID and network namespaces with the directory as root; chroot: the directory as
+    /// root only; none: not at all
+    #[arg(
+        long,
+        default_value = "namespace",
+        value_name = "namespace|chroot|none",
+        hide_possible_values = true,
+        ignore_case = true
+    )]
+    pub(super) sandbox: SandboxMode,
+
+    /// What to do on a system call that is not allowed. This version installs no filter
+    #[arg(
+        long,
+        hide_short_help = true,
+        default_value = "kill",
+        value_name = "none|kill|log|trap",
+        hide_possible_values = true
+    )]
+    pub(super) seccomp: Seccomp,
+
+    /// Capabilities to keep or to drop besides the default, for example +sys_admin:-chown
+    #[arg(long, hide_short_help = true, value_name = "LIST", value_parser = values::modcaps, allow_hyphen_values = true)]
+    pub(super) modcaps: Option<ModCaps>,
+
+    /// Map user ids of a user namespace, :INSIDE:OUTSIDE:COUNT: (repeatable)
+    #[arg(long, hide_short_help = true, value_name = "MAP", value_parser = values::id_map)]
+    pub(super) uid_map: Vec<IdMap>,
+
+    /// Map group ids of a user namespace, as --uid-map
+    #[arg(long, hide_short_help = true, value_name = "MAP", value_parser = values::id_map)]
+    pub(super) gid_map: Vec<IdMap>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub(super) struct LoggingArgs {
+    /// The least important messages to write
+    #[arg(
+        long,
+        default_value = "info",
+        value_name = "error|warn|info|debug|trace|off",
+        hide_possible_values = true,
+        ignore_case = true
+    )]
+    pub(super) log_level: LogLevel,
+
+    /// Write messages to the system log instead of stderr
+    #[arg(long, hide_short_help = true)]
+    pub(super) syslog: bool,
+}
+
+/// Accepted so that launch lines keep working; they matter in a migration only, and this version has
+/// none.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Migration (not in this version: accepted, without effect)")]
+pub(super) struct MigrationArgs {
+    /// How to name open files to the destination
+    #[arg(
+        long,
+        hide_short_help = true,
+        default_value = "find-paths",
+        value_name = "find-paths|file-handles",
+        hide_possible_values = true
+    )]
+    pub(super) migration_mode: MigrationMode,
+
+    /// What to do about a file that cannot be migrated
+    #[arg(
+        long,
+        hide_short_help = true,
+        default_value = "abort",
+        value_name = "abort|guest-error",
+        hide_possible_values = true
+    )]
+    pub(super) migration_on_error: MigrationOnError,
+
+    /// Have the destination check that it opened the same files
+    #[arg(long, hide_short_help = true)]
+    pub(super) migration_verify_handles: bool,
+
+    /// Check all paths once more before switching over
+    #[arg(long, hide_short_help = true)]
+    pub(super) migration_confirm_paths: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "virtiofsd compatibility")]
+pub(super) struct CompatArgs {
+    /// Print what launchers such as libvirt want to know, as JSON, and end
+    #[arg(long, hide_short_help = true)]
+    pub(super) print_capabilities: bool,
+
+    /// Old spelling of --socket-path
+    #[arg(long, hide_short_help = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+
+    /// Old dialect, a comma-separated list; it wins over separate options. Known: source=DIR,
+    /// cache=auto|always|none|metadata, loglevel=debug|info|warn|err, sandbox=namespace|chroot,
+    /// modcaps=LIST, xattrmap=RULES, announce_submounts, and with no_ to turn them off: xattr, readdirplus,
+    /// writeback, allow_direct_io, killpriv_v2, posix_acl, security_label, posix_lock, flock
+    #[arg(short = 'o', hide_short_help = true, value_name = "LIST")]
+    pub(super) compat_options: Vec<String>,
+
+    /// Old spelling of --log-level debug
+    #[arg(short = 'd', hide_short_help = true)]
+    pub(super) debug: bool,
+
+    /// Without effect: the daemon always stays in the foreground
+    #[arg(short = 'f', hide_short_help = true)]
+    pub(super) foreground: bool,
+}

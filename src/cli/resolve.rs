@@ -1,0 +1,156 @@
+//! What do the separate answers on the command line mean together?
+
+use std::time::Duration;
+
+use super::args::CommandLine;
+use super::options::{
+    Cache, Device, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Note,
+    Options, Sandbox, Share, Socket, Timeouts,
+};
+use super::values::MigrationMode;
+use super::{ParseExit, compat, unavailable};
+
+/// "Always" of the cache modes that trust what they know: a day, virtiofsd's choice.
+const TRUST: Duration = Duration::from_secs(86400);
+
+/// Makes options of a command line whose values each are valid. `file_handles_as_written` is the raw value of
+/// `--inode-file-handles`, which may be a deprecated alias.
+pub(super) fn resolve(
+    mut line: CommandLine,
+    file_handles_as_written: Option<&str>,
+) -> Result<Options, ParseExit> {
+    let mut notes = deprecations(&line, file_handles_as_written);
+    let dialect_used = !line.compat.compat_options.is_empty();
+    compat::apply(&mut line).map_err(ParseExit::usage)?;
+
+    // Missing what to share is a usage error, except that virtiofsd finds out too late in the old dialect.
+    let dir = line.share.shared_dir.take().ok_or_else(|| match dialect_used {
+        false => ParseExit::usage("missing option --shared-dir <DIR>"),
+        true => ParseExit::failure("missing \"--shared-dir\" or \"-o source\" option"),
+    })?;
+    let socket =
+        socket(&line).ok_or_else(|| ParseExit::usage("missing option --socket-path <PATH> or --fd <N>"))?;
+    contradictions(&line).map_err(ParseExit::usage)?;
+    notes.extend(unavailable::check(&line).map_err(ParseExit::failure)?);
+
+    let CommandLine {
+        share, socket: device, caching, attributes, performance, sandbox, logging, compat, ..
+    } = line;
+    let cache = caching.cache;
+    Ok(Options {
+        listen: Listen { socket, group: device.socket_group },
+        share: Share {
+            dir,
+            readonly: share.readonly,
+            cache,
+            timeouts: Timeouts {
+                attr: caching.attr_timeout.unwrap_or(trust(cache)),
+                entry: caching.entry_timeout.unwrap_or(trust(cache)),
+                negative: caching.negative_timeout.unwrap_or(Duration::ZERO),
+            },
+            direct: performance.direct,
+            allow_direct_io: performance.allow_direct_io,
+            allow_mmap: caching.allow_mmap,
+            writeback: caching.writeback,
+            readdirplus: cache != Cache::Never && !caching.no_readdirplus,
+            xattr: attributes.xattr
+                || attributes.posix_acl != Negotiation::Never
+                || attributes.security_label != Negotiation::Never,
+            posix_acl: attributes.posix_acl,
+            security_label: attributes.security_label,
+            killpriv_v2: attributes.killpriv_v2,
+            announce_submounts: !share.no_announce_submounts,
+            inode_file_handles: share.inode_file_handles,
+            preserve_noatime: attributes.preserve_noatime,
+            posix_lock: share.posix_lock,
+            flock: share.flock,
+            max_write: performance.max_write,
+            readahead: performance.readahead,
+        },
+        sandbox: Sandbox {
+            mode: sandbox.sandbox,
+            seccomp: sandbox.seccomp,
+            modcaps: sandbox.modcaps.unwrap_or_default(),
+            uid_map: sandbox.uid_map,
+            gid_map: sandbox.gid_map,
+        },
+        limits: Limits {
+            nofile: match performance.rlimit_nofile {
+                None => Nofile::Default,
+                Some(0) => Nofile::Unchanged,
+                Some(limit) => Nofile::Limit(limit),
+            },
+            thread_pool_size: performance.thread_pool_size,
+        },
+        log: Log {
+            level: if compat.debug { LogLevel::Debug } else { logging.log_level },
+            syslog: logging.syslog,
+        },
+        device: Device { tag: device.tag, queues: device.queues, keep_listening: device.keep_listening },
+        notes,
+    })
+}
+
+/// How long names and attributes are trusted in a cache mode.
+fn trust(cache: Cache) -> Duration {
+    match cache {
+        Cache::Never => Duration::ZERO,
+        Cache::Auto => Duration::from_secs(1),
+        Cache::Metadata | Cache::Always => TRUST,
+    }
+}
+
+fn socket(line: &CommandLine) -> Option<Socket> {
+    let path = line.socket.socket_path.as_ref().or(line.compat.socket.as_ref());
+    line.socket.fd.map(Socket::Fd).or_else(|| path.cloned().map(Socket::Path))
+}
+
+/// Warnings in virtiofsd's words, so that what watches for them goes on working.
+fn deprecations(line: &CommandLine, file_handles_as_written: Option<&str>) -> Vec<Note> {
+    let compat = &line.compat;
+    let old_socket = compat.socket.is_some() && line.socket.socket_path.is_none();
+    [
+        (compat.foreground, "Use of deprecated flag '-f': This flag has no effect, please remove it"),
+        (compat.debug, "Use of deprecated flag '-d': Please use the '--log-level debug' option instead"),
+        (
+            !compat.compat_options.is_empty(),
+            "Use of deprecated option format '-o': Please specify options without it (e.g., '--cache auto' \
+             instead of '-o cache=auto')",
+        ),
+        (
+            file_handles_as_written == Some("fallback"),
+            "Use of deprecated value 'fallback' for '--inode-file-handles': Please use 'prefer' instead",
+        ),
+        (old_socket, "use of deprecated parameter '--socket': Please use the '--socket-path' option instead"),
+    ]
+    .into_iter()
+    .filter(|(used, _)| *used)
+    .map(|(_, text)| Note { level: LogLevel::Warn, text: text.to_owned() })
+    .collect()
+}
+
+/// Values that are valid each by itself, but not together.
+fn contradictions(line: &CommandLine) -> Result<(), String> {
+    let handles = line.share.inode_file_handles;
+    let dropped = line.sandbox.modcaps.as_ref().is_some_and(|ModCaps { drop, .. }| {
+        // open_by_handle_at(2) needs it.
+        drop.contains(&caps::Capability::CAP_DAC_READ_SEARCH)
+    });
+    if dropped && handles != InodeFileHandles::Never {
+        return Err("--modcaps=-dac_read_search needs --inode-file-handles=never: file handles cannot be \
+                    opened without that capability"
+            .to_owned());
+    }
+    if line.migration.migration_mode == MigrationMode::FileHandles {
+        let unnecessary = [
+            ("--migration-confirm-paths", line.migration.migration_confirm_paths),
+            ("--migration-verify-handles", line.migration.migration_verify_handles),
+        ];
+        if let Some((option, _)) = unnecessary.iter().find(|(_, given)| *given) {
+            return Err(format!(
+                "{option} cannot be used with --migration-mode=file-handles, which makes it unnecessary"
+            ));
+        }
+    }
+    Ok(())
+}

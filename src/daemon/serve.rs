@@ -1,0 +1,99 @@
+//! From options to a served share: builds the file system and the device, then serves one front-end
+//! after the other.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::{Error, RESERVED_DESCRIPTORS, Ready};
+use crate::cli;
+use crate::fs::{self, Passthrough};
+use crate::ring::{Offload, RingOptions};
+use crate::sandbox::ShareRoot;
+use crate::vhost::{ConnectionEnd, Device, FsDevice, RingRuntime, serve_connection};
+
+/// Threads for slow operations at most, whatever the command line says: they wait, and more of them
+/// would only wait for each other.
+const MAX_OFFLOAD_THREADS: usize = 64;
+
+/// Serves the share until the front-end goes away or, with `--keep-listening`, for ever.
+pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
+    let Ready { listener, share, descriptors } = ready;
+    let config = file_system_config(&options.share, descriptors);
+    let ShareRoot { root, proc_self_fd, .. } = share;
+    let file_system = Passthrough::new(config, root, proc_self_fd)?;
+    let device: Arc<dyn Device> =
+        Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);
+    let threads = NonZeroUsize::new(options.limits.thread_pool_size.min(MAX_OFFLOAD_THREADS));
+    let rings = RingRuntime {
+        options: RingOptions::default(),
+        offload: Arc::new(Offload::new(threads.unwrap_or(Offload::DEFAULT_THREADS))),
+    };
+    loop {
+        info!("Waiting for vhost-user socket connection...");
+        let (stream, _) = listener.accept().map_err(Error::Accept)?;
+        info!("Client connected, servicing requests");
+        let end = serve_connection(stream, &device, &rings);
+        let keep_listening = options.device.keep_listening;
+        match end {
+            ConnectionEnd::Disconnected if !keep_listening => {
+                info!("Client disconnected, shutting down");
+                return Ok(());
+            }
+            ConnectionEnd::Disconnected => info!("Client disconnected"),
+            ConnectionEnd::Failed(_) if !keep_listening => return Err(Error::Connection(end)),
+            ConnectionEnd::Failed(cause) => warn!("The front-end's connection failed: {cause}"),
+        }
+    }
+}
+
+/// What the file system is told, from what the operator said and the descriptors there are.
+fn file_system_config(share: &cli::Share, descriptors: u64) -> fs::Config {
+    let budget = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
+    let defaults = fs::Limits::default();
+    let hot_descriptors = defaults.hot_descriptors.min(budget / 8);
+    let limits = fs::Limits { max_handles: budget - hot_descriptors, hot_descriptors, ..defaults };
+    let choice = |negotiation| match negotiation {
+        cli::Negotiation::Never => fs::Choice::Never,
+        cli::Negotiation::Auto => fs::Choice::Auto,
+        cli::Negotiation::Always => fs::Choice::Always,
+    };
+    fs::Config {
+        cache: match share.cache {
+            cli::Cache::Never => fs::CacheMode::Never,
+            cli::Cache::Metadata => fs::CacheMode::Metadata,
+            cli::Cache::Auto => fs::CacheMode::Auto,
+            cli::Cache::Always => fs::CacheMode::Always,
+        },
+        attr_timeout: Some(share.timeouts.attr),
+        entry_timeout: Some(share.timeouts.entry),
+        negative_timeout: share.timeouts.negative,
+        xattr: share.xattr,
+        posix_acl: choice(share.posix_acl),
+        security_label: choice(share.security_label),
+        writeback: share.writeback,
+        readdirplus: if share.readdirplus { fs::ReadDirPlus::Auto } else { fs::ReadDirPlus::Never },
+        allow_direct_io: share.allow_direct_io,
+        direct: match share.direct {
+            cli::Direct::Auto => fs::DirectPolicy::Auto,
+            cli::Direct::Always => fs::DirectPolicy::Always,
+            cli::Direct::Never => fs::DirectPolicy::Never,
+        },
+        allow_mmap: share.allow_mmap,
+        announce_submounts: share.announce_submounts,
+        inode_file_handles: match share.inode_file_handles {
+            cli::InodeFileHandles::Never => fs::InodeFileHandles::Never,
+            cli::InodeFileHandles::Prefer => fs::InodeFileHandles::Prefer,
+            cli::InodeFileHandles::Mandatory => fs::InodeFileHandles::Mandatory,
+        },
+        killpriv_v2: share.killpriv_v2,
+        preserve_noatime: share.preserve_noatime,
+        posix_lock: share.posix_lock,
+        flock: share.flock,
+        read_only: share.readonly,
+        max_write: share.max_write,
+        max_readahead: share.readahead.unwrap_or(u32::MAX),
+        limits,
+    }
+}

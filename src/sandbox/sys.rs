@@ -1,0 +1,45 @@
+//! Which system calls of the sandbox are unsafe to make, and why is each made safely here?
+
+#![allow(unsafe_code)]
+
+use std::io;
+
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// Which side of a [`fork`] this process is.
+pub(super) enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the id of the new one as this side sees it.
+    Parent(Pid),
+}
+
+/// Makes a second process that goes on from here.
+///
+/// The caller must be the only thread of its process: a lock that another thread holds would stay locked for
+/// ever in the child.
+pub(super) fn fork() -> io::Result<Fork> {
+    // SAFETY: fork(2) takes no arguments and touches no memory of ours. Its hazard, locks held by other threads,
+    // does not arise: the daemon starts no thread before the sandbox is entered (see the module `sandbox`).
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => {
+            Pid::from_raw(pid).map(Fork::Parent).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        }
+    }
+}
+
+/// Leaves the namespaces in `namespaces` for new ones.
+pub(super) fn unshare(namespaces: UnshareFlags) -> rustix::io::Result<()> {
+    debug_assert!(!namespaces.contains(UnshareFlags::FILES));
+    // SAFETY: the condition concerns the table of descriptors (CLONE_FILES), which no caller unshares.
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }
+}
+
+/// Ends the process at once: no destructor, no exit handler.
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions and does not return.
+    unsafe { libc::_exit(code) }
+}

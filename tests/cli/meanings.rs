@@ -1,0 +1,155 @@
+//! What does each option change?
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use caps::Capability;
+use extentfsd::cli::{
+    self, Cache, Command, Direct, InodeFileHandles, LogLevel, ModCaps, Negotiation, Nofile, SandboxMode,
+    Seccomp, Socket, Timeouts,
+};
+
+use crate::{Change, MINIMAL, assert_means, options, timeouts};
+
+/// What each option changes.
+const MEANINGS: &[(&str, Change)] = &[
+    ("", |_| ()),
+    ("--readonly", |o| o.share.readonly = true),
+    ("--announce-submounts", |_| ()),
+    ("--no-announce-submounts", |o| o.share.announce_submounts = false),
+    ("--announce-submounts --no-announce-submounts", |o| o.share.announce_submounts = false),
+    ("--no-announce-submounts --announce-submounts", |_| ()),
+    ("--inode-file-handles=never", |o| o.share.inode_file_handles = InodeFileHandles::Never),
+    ("--inode-file-handles=prefer", |_| ()),
+    ("--inode-file-handles=fallback", |_| ()),
+    ("--inode-file-handles=mandatory", |o| o.share.inode_file_handles = InodeFileHandles::Mandatory),
+    ("--posix-lock", |o| o.share.posix_lock = true),
+    ("--flock", |o| o.share.flock = true),
+    ("--socket-group kvm", |o| o.listen.group = Some("kvm".into())),
+    ("--tag myfs", |o| o.device.tag = Some("myfs".into())),
+    ("--queues 1", |o| o.device.queues = 1),
+    ("--keep-listening", |o| o.device.keep_listening = true),
+    ("--cache auto", |_| ()),
+    ("--cache=NEVER", |o| {
+        o.share.cache = Cache::Never;
+        o.share.timeouts = timeouts(0);
+        o.share.readdirplus = false;
+    }),
+    ("--cache metadata", |o| {
+        o.share.cache = Cache::Metadata;
+        o.share.timeouts = timeouts(86400);
+    }),
+    ("--cache never --cache always", |o| {
+        o.share.cache = Cache::Always;
+        o.share.timeouts = timeouts(86400);
+    }),
+    ("--cache never --attr-timeout 2 --entry-timeout 0.5 --negative-timeout 3", |o| {
+        o.share.cache = Cache::Never;
+        o.share.readdirplus = false;
+        o.share.timeouts = Timeouts {
+            attr: Duration::from_secs(2),
+            entry: Duration::from_millis(500),
+            negative: Duration::from_secs(3),
+        };
+    }),
+    ("--attr-timeout 0", |o| o.share.timeouts.attr = Duration::ZERO),
+    ("--writeback", |o| o.share.writeback = true),
+    ("--allow-mmap", |o| o.share.allow_mmap = true),
+    ("--no-readdirplus", |o| o.share.readdirplus = false),
+    ("--xattr", |o| o.share.xattr = true),
+    ("--posix-acl", |o| {
+        o.share.posix_acl = Negotiation::Always;
+        o.share.xattr = true;
+    }),
+    ("--posix-acl=auto", |o| {
+        o.share.posix_acl = Negotiation::Auto;
+        o.share.xattr = true;
+    }),
+    ("--posix-acl=always", |o| {
+        o.share.posix_acl = Negotiation::Always;
+        o.share.xattr = true;
+    }),
+    ("--posix-acl=never", |_| ()),
+    ("--security-label", |o| {
+        o.share.security_label = Negotiation::Always;
+        o.share.xattr = true;
+    }),
+    ("--security-label=auto", |o| {
+        o.share.security_label = Negotiation::Auto;
+        o.share.xattr = true;
+    }),
+    ("--security-label=never", |_| ()),
+    ("--killpriv-v2", |o| o.share.killpriv_v2 = true),
+    ("--killpriv-v2 --no-killpriv-v2", |_| ()),
+    ("--no-killpriv-v2 --killpriv-v2", |o| o.share.killpriv_v2 = true),
+    ("--preserve-noatime", |o| o.share.preserve_noatime = true),
+    ("--direct auto", |_| ()),
+    ("--direct always", |o| o.share.direct = Direct::Always),
+    ("--direct never", |o| o.share.direct = Direct::Never),
+    ("--allow-direct-io", |o| o.share.allow_direct_io = true),
+    ("--max-write 4M", |o| o.share.max_write = 4 << 20),
+    ("--readahead 128K", |o| o.share.readahead = Some(128 << 10)),
+    ("--thread-pool-size=16", |o| o.limits.thread_pool_size = 16),
+    ("--rlimit-nofile 0", |o| o.limits.nofile = Nofile::Unchanged),
+    ("--rlimit-nofile=2000", |o| o.limits.nofile = Nofile::Limit(2000)),
+    ("--sandbox namespace", |_| ()),
+    ("--sandbox chroot", |o| o.sandbox.mode = SandboxMode::Chroot),
+    ("--sandbox=None", |o| o.sandbox.mode = SandboxMode::None),
+    ("--seccomp none", |o| o.sandbox.seccomp = Seccomp::None),
+    ("--seccomp kill", |_| ()),
+    ("--seccomp log", |o| o.sandbox.seccomp = Seccomp::Log),
+    ("--seccomp trap", |o| o.sandbox.seccomp = Seccomp::Trap),
+    ("--modcaps=+sys_admin:-chown", |o| {
+        o.sandbox.modcaps =
+            ModCaps { add: vec![Capability::CAP_SYS_ADMIN], drop: vec![Capability::CAP_CHOWN] };
+    }),
+    ("--modcaps -mknod", |o| o.sandbox.modcaps.drop = vec![Capability::CAP_MKNOD]),
+    ("--log-level error", |o| o.log.level = LogLevel::Error),
+    ("--log-level WARN", |o| o.log.level = LogLevel::Warn),
+    ("--log-level debug", |o| o.log.level = LogLevel::Debug),
+    ("--log-level trace", |o| o.log.level = LogLevel::Trace),
+    ("--log-level off", |o| o.log.level = LogLevel::Off),
+    ("--syslog", |o| o.log.syslog = true),
+    ("-d", |o| o.log.level = LogLevel::Debug),
+    ("-d --log-level warn", |o| o.log.level = LogLevel::Debug),
+    ("-f", |_| ()),
+    ("--migration-mode find-paths --migration-verify-handles --migration-confirm-paths", |_| ()),
+    ("--migration-mode=file-handles", |_| ()),
+    ("--migration-on-error abort", |_| ()),
+    ("--migration-on-error guest-error", |_| ()),
+];
+
+#[test]
+fn every_option_changes_what_it_names() {
+    for (line, change) in MEANINGS {
+        assert_means(&format!("{MINIMAL} {line}"), *change);
+    }
+}
+
+#[test]
+fn the_socket_may_be_named_in_three_ways() {
+    let socket = |line: &str| options(&format!("--shared-dir /srv/share {line}")).listen.socket;
+    assert_eq!(socket("--socket-path /run/a"), Socket::Path("/run/a".into()));
+    assert_eq!(socket("--socket /run/a"), Socket::Path("/run/a".into()));
+    assert_eq!(socket("--socket /run/a --socket-path /run/b"), Socket::Path("/run/b".into()));
+    assert_eq!(socket("--fd 3"), Socket::Fd(3));
+}
+
+#[test]
+fn paths_need_not_be_unicode() {
+    let dir = OsString::from_vec(b"/srv/\xff".to_vec());
+    let words: Vec<OsString> = vec!["extentfsd".into(), "--fd=3".into(), "--shared-dir".into(), dir.clone()];
+    let Ok(Command::Serve(options)) = cli::parse(words) else { panic!("not served") };
+    assert_eq!(options.share.dir, PathBuf::from(dir));
+}
+
+#[test]
+fn dropping_the_capability_for_handles_needs_no_handles() {
+    let drop = options(&format!("{MINIMAL} --inode-file-handles=never --modcaps=-dac_read_search"))
+        .sandbox
+        .modcaps
+        .drop;
+    assert_eq!(drop, [Capability::CAP_DAC_READ_SEARCH]);
+}

@@ -1,0 +1,141 @@
+//! What is refused, and with which words?
+
+use std::ffi::OsString;
+
+use extentfsd::cli::{self, LogLevel, Stream};
+use proptest::prelude::*;
+
+use crate::{MINIMAL, notes, options, refusal};
+
+#[test]
+fn options_without_a_feature_are_refused_or_noted() {
+    for option in [
+        "--xattrmap :map::user.virtiofs.:",
+        "-o xattrmap=:map::user.virtiofs.:",
+        "--translate-uid map:0:1000:1",
+        "--translate-gid map:0:1000:1",
+    ] {
+        let exit = refusal(&format!("{MINIMAL} {option}"));
+        let name = option.split_once([' ', '=']).map(|(name, _)| name).unwrap();
+        assert_eq!((exit.code, exit.stream), (1, Stream::Err), "{option}");
+        let name = if name == "-o" { "--xattrmap" } else { name };
+        assert!(exit.text.starts_with(&format!("extentfsd: {name}: ")), "{option}: {}", exit.text);
+        assert_eq!(exit.text.lines().count(), 1, "{option}");
+    }
+
+    let all = |line: &str| options(&format!("{MINIMAL} {line}")).notes;
+    let [filter] = all("").try_into().unwrap();
+    assert_eq!(filter.level, LogLevel::Info);
+    assert!(filter.text.starts_with("--seccomp "), "{}", filter.text);
+    assert_eq!(all("--seccomp none"), []);
+    for (line, option) in [
+        ("--migration-mode file-handles", "--migration-mode"),
+        ("--migration-on-error guest-error", "--migration-on-error"),
+        ("--migration-verify-handles", "--migration-verify-handles"),
+        ("--migration-confirm-paths", "--migration-confirm-paths"),
+    ] {
+        let [text] = notes(&format!("{MINIMAL} {line}")).try_into().unwrap();
+        assert!(text.starts_with(&format!("{option} ")), "{text}");
+    }
+}
+
+/// Wrong lines, and what the one line about each of them must contain.
+#[test]
+fn a_wrong_line_gets_one_line_that_names_the_option() {
+    for (line, named) in [
+        ("--fd 3", "missing option --shared-dir"),
+        ("--shared-dir /srv/share", "missing option --socket-path"),
+        ("--shared-dir", "--shared-dir"),
+        ("--bogus --fd 3 --shared-dir /", "unexpected argument '--bogus'"),
+        ("stray --fd 3 --shared-dir /", "unexpected argument 'stray'"),
+        ("--fd 3 --socket-path a --shared-dir /", "--fd"),
+        ("--fd 3 --socket a --shared-dir /", "--fd"),
+        ("--fd 3 --socket-group a --shared-dir /", "--socket-group"),
+        ("--print-capabilities --socket-group a", "--socket-group"),
+        ("--fd x --shared-dir /", "--fd"),
+        ("--fd=-1 --shared-dir /", "--fd"),
+        ("--fd=2147483648 --shared-dir /", "--fd"),
+        ("--fd 3 --shared-dir / --cache none", "--cache"),
+        ("--fd 3 --shared-dir / --cache", "--cache"),
+        ("--fd 3 --shared-dir / --inode-file-handles prefer", "--inode-file-handles"),
+        ("--fd 3 --shared-dir / --inode-file-handles=Never", "--inode-file-handles"),
+        ("--fd 3 --shared-dir / --posix-acl always", "unexpected argument 'always'"),
+        ("--fd 3 --shared-dir / --posix-acl=yes", "--posix-acl"),
+        ("--fd 3 --shared-dir / --security-label=yes", "--security-label"),
+        ("--fd 3 --shared-dir / --sandbox jail", "--sandbox"),
+        ("--fd 3 --shared-dir / --seccomp allow", "--seccomp"),
+        ("--fd 3 --shared-dir / --log-level loud", "--log-level"),
+        ("--fd 3 --shared-dir / --direct maybe", "--direct"),
+        ("--fd 3 --shared-dir / --tag=", "--tag"),
+        ("--fd 3 --shared-dir / --tag 0123456789012345678901234567890123456", "--tag"),
+        ("--fd 3 --shared-dir / --queues 0", "--queues"),
+        ("--fd 3 --shared-dir / --queues 65", "--queues"),
+        ("--fd 3 --shared-dir / --max-write 5M", "--max-write"),
+        ("--fd 3 --shared-dir / --max-write 4095", "--max-write"),
+        ("--fd 3 --shared-dir / --readahead lots", "--readahead"),
+        ("--fd 3 --shared-dir / --attr-timeout=-1", "--attr-timeout"),
+        ("--fd 3 --shared-dir / --entry-timeout 1s", "--entry-timeout"),
+        ("--fd 3 --shared-dir / --negative-timeout NaN", "--negative-timeout"),
+        ("--fd 3 --shared-dir / --thread-pool-size=-1", "--thread-pool-size"),
+        ("--fd 3 --shared-dir / --rlimit-nofile many", "--rlimit-nofile"),
+        ("--fd 3 --shared-dir / --modcaps=chown", "--modcaps"),
+        ("--fd 3 --shared-dir / --modcaps=+fly", "--modcaps"),
+        ("--fd 3 --shared-dir / --modcaps=-dac_read_search", "--modcaps"),
+        ("--fd 3 --shared-dir / --uid-map 0:0:1", "--uid-map"),
+        ("--fd 3 --shared-dir / --gid-map :0:0:0:", "--gid-map"),
+        ("--fd 3 --shared-dir / --migration-mode teleport", "--migration-mode"),
+        ("--fd 3 --shared-dir / --migration-on-error ignore", "--migration-on-error"),
+        (
+            "--fd 3 --shared-dir / --migration-mode file-handles --migration-confirm-paths",
+            "--migration-confirm-paths",
+        ),
+        (
+            "--fd 3 --shared-dir / --migration-mode file-handles --migration-verify-handles",
+            "--migration-verify-handles",
+        ),
+        ("--fd 3 -o", "-o"),
+        ("--fd 3 -o source=/,bogus", "Invalid compat argument '-o bogus'"),
+        ("--fd 3 -o source=/,timeout=1", "Invalid compat argument '-o timeout=1'"),
+        ("--fd 3 -o source=/,no_announce_submounts", "Invalid compat argument '-o no_announce_submounts'"),
+        ("--fd 3 -o source=/,no_no_xattr", "Invalid compat argument '-o no_no_xattr'"),
+        ("--fd 3 -o source=a=b", "Invalid compat argument '-o source=a=b'"),
+        ("--fd 3 -o source=/,", "Invalid compat argument '-o '"),
+        ("--fd 3 -o source=/,cache=never", "Invalid compat value 'never' for '-o cache'"),
+        ("--fd 3 -o source=/,sandbox=none", "Invalid compat value 'none' for '-o sandbox'"),
+        ("--fd 3 -o source=/,loglevel=trace", "Invalid compat value 'trace' for '-o loglevel'"),
+        ("--fd 3 -o source=/,modcaps=+fly", "Invalid compat value '+fly' for '-o modcaps'"),
+        ("attach-args --vmm bhyve", "--vmm"),
+        ("attach-args --socket-path a", "--vmm"),
+        ("attach-args --vmm qemu --queue-size 1000", "--queue-size"),
+        ("attach-args --vmm qemu --queue-size 2048", "--queue-size"),
+        ("attach-args --vmm qemu --memory 1000", "--memory"),
+        ("attach-args --vmm qemu --cpus 0", "--cpus"),
+        ("attach-args --vmm cloud-hypervisor --queues 4 --cpus 2", "--queues"),
+        ("attach-args --vmm cloud-hypervisor --socket-path a,b", "--socket-path"),
+        ("attach-args --vmm crosvm --tag a,b --queue-size 64", "--tag"),
+        ("attach-args --vmm kata --queues 2", "--queues"),
+    ] {
+        let exit = refusal(line);
+        assert_eq!((exit.code, exit.stream), (2, Stream::Err), "{line}: {}", exit.text);
+        assert!(exit.text.contains(named), "{line}: {}", exit.text);
+        assert_eq!(exit.text.lines().count(), 1, "{line}: {}", exit.text);
+    }
+}
+
+#[test]
+fn the_old_dialect_without_a_source_fails_as_virtiofsd_does() {
+    let exit = refusal("--fd 3 -o xattr");
+    assert_eq!(exit.code, 1);
+    assert_eq!(exit.text, "extentfsd: missing \"--shared-dir\" or \"-o source\" option\n");
+}
+
+proptest! {
+    /// Nothing that can be written on a command line makes the parser panic, and no error has two lines.
+    #[test]
+    fn no_line_panics(words in prop::collection::vec("(-o|--[a-z-]{1,12}=?)?[ -~\n]{0,12}", 1..6)) {
+        let words = ["extentfsd".to_owned()].into_iter().chain(words);
+        if let Err(exit) = cli::parse(words.map(OsString::from)) && exit.stream == Stream::Err {
+            prop_assert_eq!(exit.text.lines().count(), 1);
+        }
+    }
+}
