@@ -1,0 +1,150 @@
+//! Front-ends that come and go: in the middle of a handshake, and one after the other.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VringConfigData};
+
+use super::frontend::ram::Ram;
+use super::frontend::virtq::Virtq;
+use super::{Daemon, assert_no_panic, eventually, exercise, modes, signals, wait_until_ready};
+
+/// Threads for slow operations without `--thread-pool-size`.
+const POOL_LIMIT: usize = 8;
+
+/// The steps of [`handshake`].
+const STEPS: usize = 14;
+
+/// Connects, takes so many steps of a handshake, and goes away.
+fn handshake(socket: &Path, steps: usize) {
+    let mut frontend = Frontend::from_stream(UnixStream::connect(socket).expect("it listens"), 2);
+    let mut ram = Ram::new();
+    let queue = Virtq::new(&mut ram, 16, false);
+    for step in 0..steps {
+        let taken: vhost::Result<()> = match step {
+            0 => frontend.set_owner(),
+            1 => frontend.get_features().map(drop),
+            2 => frontend.get_protocol_features().map(drop),
+            3 => {
+                let wanted = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
+                let set = frontend.set_protocol_features(wanted);
+                frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+                set
+            }
+            4 => frontend.get_queue_num().map(drop),
+            5 => frontend.set_features(1 << 32 | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()),
+            6 => frontend.set_mem_table(&ram.announce()).map(drop),
+            7 => frontend.set_vring_num(0, queue.size),
+            8 => frontend.set_vring_addr(
+                0,
+                &VringConfigData {
+                    queue_max_size: queue.size,
+                    queue_size: queue.size,
+                    flags: 0,
+                    desc_table_addr: ram.user_address(queue.desc),
+                    used_ring_addr: ram.user_address(queue.used),
+                    avail_ring_addr: ram.user_address(queue.avail),
+                    log_addr: None,
+                },
+            ),
+            9 => frontend.set_vring_base(0, 0),
+            10 => frontend.set_vring_call(0, &queue.call),
+            11 => frontend.set_vring_kick(0, &queue.kick),
+            12 => frontend.set_vring_enable(0, true),
+            _ => frontend.get_vring_base(0).map(drop),
+        };
+        taken.unwrap_or_else(|error| panic!("step {step}: {error}"));
+    }
+}
+
+#[test]
+fn after_a_handshake_that_broke_off_the_next_guest_is_served() {
+    for sandbox in modes() {
+        let daemon = Daemon::start(&["--sandbox", sandbox, "--keep-listening"]);
+        for steps in 0..=STEPS {
+            handshake(&daemon.socket(), steps);
+            wait_until_ready(&daemon, 2 * steps + 2);
+            drop(exercise(&daemon, &format!("file-{steps}")));
+            wait_until_ready(&daemon, 2 * steps + 3);
+        }
+        assert_no_panic(&daemon.log());
+    }
+}
+
+#[test]
+fn a_handshake_that_broke_off_ends_a_daemon_that_does_not_keep_listening() {
+    for sandbox in modes() {
+        for steps in 0..=STEPS {
+            let mut daemon = Daemon::start(&["--sandbox", sandbox]);
+            handshake(&daemon.socket(), steps);
+            let (code, log) = daemon.wait_end();
+            assert_eq!(code, Some(0), "{steps} steps:\n{log}");
+            assert_no_panic(&log);
+            assert!(!daemon.socket().exists());
+        }
+    }
+}
+
+/// How many of each kind.
+pub(crate) type Counted = BTreeMap<String, usize>;
+
+fn count(things: impl Iterator<Item = String>) -> Counted {
+    things.fold(Counted::new(), |mut counted, thing| {
+        *counted.entry(thing).or_default() += 1;
+        counted
+    })
+}
+
+/// What a serving process has: descriptors by what they lead to, threads by name, mappings of guest memory.
+pub(crate) fn belongings(daemon: &Daemon) -> (Counted, Counted, usize) {
+    let proc = PathBuf::from(format!("/proc/{}", daemon.serving_pid()));
+    let entries = |name| std::fs::read_dir(proc.join(name)).expect(name).flatten().map(|entry| entry.path());
+    let descriptors = entries("fd").filter_map(|path| std::fs::read_link(path).ok());
+    let threads = entries("task").filter_map(|path| std::fs::read_to_string(path.join("comm")).ok());
+    let maps = std::fs::read_to_string(proc.join("maps")).expect("maps");
+    (
+        count(descriptors.map(|target| target.display().to_string())),
+        count(threads.map(|name| name.trim().to_owned())),
+        maps.matches("/memfd:guest").count(),
+    )
+}
+
+#[test]
+fn guests_in_a_row_leave_nothing_behind() {
+    for sandbox in modes() {
+        let daemon = Daemon::start(&["--sandbox", sandbox, "--keep-listening", "--posix-lock"]);
+        let mut after_first = None;
+        for round in 0..5 {
+            let mut client = exercise(&daemon, &format!("file-{round}"));
+            // Open files, known nodes, a lock that is waited for, data under way.
+            signals::keep_busy(&mut client);
+            drop(client);
+            wait_until_ready(&daemon, round + 2);
+            // It sleeps up to 100 ms before it sees that nobody waits any more.
+            eventually("nobody waits for a lock", || !belongings(&daemon).1.contains_key("lock-waiter"));
+            let (descriptors, mut threads, guest_memory) = belongings(&daemon);
+            assert_eq!(guest_memory, 0, "{sandbox}, round {round}: guest memory is still mapped");
+            // The pool for slow operations grows when there is work, up to its bound.
+            let pool = threads.remove("offload").unwrap_or(0);
+            assert!(pool <= POOL_LIMIT, "{sandbox}, round {round}: {pool} threads in the pool");
+            let left = (descriptors, threads);
+            assert_eq!(after_first.get_or_insert(left.clone()), &left, "{sandbox}, round {round}");
+        }
+        assert_no_panic(&daemon.log());
+    }
+}
+
+/// A second front-end waits for its turn.
+#[test]
+fn one_front_end_is_served_at_a_time() {
+    let daemon = Daemon::start(&["--sandbox", "none", "--keep-listening"]);
+    let first = exercise(&daemon, "first");
+    let waiting = UnixStream::connect(daemon.socket()).expect("the backlog takes it");
+    drop(waiting);
+    drop(first);
+    wait_until_ready(&daemon, 3);
+    exercise(&daemon, "second");
+}
