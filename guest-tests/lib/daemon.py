@@ -1,0 +1,105 @@
+"""The daemon under test: how it is started, awaited, stopped and judged by its log."""
+
+import os
+import re
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+from images import cache, programs
+
+from . import processes
+
+TAG = "share"
+READY = "Waiting for vhost-user socket connection..."
+START_SECONDS = 20
+STOP_SECONDS = 10
+# What in its log makes a run fail even where every suite passed.
+BAD = re.compile(r"panicked at|\bERROR\b|SUMMARY: .*Sanitizer")
+# Peers say such things at every ordinary end; it is not for us to judge.
+PEER_NOISE = re.compile(r"Client disconnected|virtiofsd.*(Disconnected|exiting)", re.I)
+STRACE = ["strace", "-f", "-tt", "-o"]
+
+
+class DaemonError(Exception):
+    """The daemon did not come up; the message has the end of its log."""
+
+
+def binary(name: str) -> list[str]:
+    """The command of "extentfsd" (built from this tree), "virtiofsd" (from the cache), or any other given."""
+    if name == "extentfsd":
+        cargo_build("--bin", "extentfsd")
+        return [str(target_folder() / "extentfsd")]
+    if name == "virtiofsd":
+        return [str(programs.installed("virtiofsd"))]
+    return shlex.split(name)
+
+
+def target_folder() -> Path:
+    """Where cargo puts release programs of this tree."""
+    return Path(os.environ.get("CARGO_TARGET_DIR") or cache.REPOSITORY / "target") / "release"
+
+
+def cargo_build(*what: str) -> None:
+    """Builds a program of this tree; cargo itself knows whether there is anything to do."""
+    log = cache.root() / "logs" / "cargo-build.log"
+    log.unlink(missing_ok=True)
+    cache.run(["cargo", "build", "--release", *what], log, heartbeat="cargo build", cwd=cache.REPOSITORY)
+
+
+class Daemon:
+    """A running daemon that serves `share` on `socket`; a context manager."""
+
+    def __init__(self, command: list[str], share: Path, queues: int, extra: list[str], results: Path, strace: bool):
+        self.socket = results / "fs.sock"
+        self.log = results / "daemon.log"
+        # The peers that know no such option have one request queue.
+        self.ours = Path(command[0]).name == "extentfsd"
+        self.command = [
+            *command, "--shared-dir", str(share), "--socket-path", str(self.socket), "--tag", TAG,
+            *(["--queues", str(queues)] if self.ours else []), *extra,
+        ]  # fmt: skip
+        if strace:
+            self.command = [*STRACE, str(results / "daemon.strace"), *self.command]
+        self.status: int | None = None
+
+    def __enter__(self):
+        with open(self.log, "wb") as out:
+            self.process = processes.start(self.command, stdout=out, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + START_SECONDS
+        while READY not in self.text():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                processes.stop(self.process)
+                why = f"exit status {self.process.returncode}" if self.process.returncode >= 0 else "no ready line"
+                raise DaemonError(f"{shlex.join(self.command)}: {why}; its log:\n{self.text().strip()}")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *error):
+        self.finish()
+        self.socket.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """After the guest has gone: a daemon ends by itself when its front-end disconnects."""
+        if self.status is None:
+            self.ended_before = self.process.poll() is not None
+            self.status = processes.stop(self.process, STOP_SECONDS)
+
+    def text(self) -> str:
+        """The log so far."""
+        return self.log.read_text(errors="replace")
+
+    def alive(self) -> bool:
+        """Whether it still runs; it must as long as the guest does."""
+        return self.process.poll() is None
+
+    def complaints(self) -> list[str]:
+        """Why the run must not count as good: a bad end, a panic, a line of level ERROR."""
+        found = []
+        if self.status not in (0, None):
+            found.append(f"daemon ended with status {self.status}")
+        for line in self.text().splitlines():
+            if BAD.search(line) and (self.ours or not PEER_NOISE.search(line)):
+                found.append(f"daemon: {line.strip()}")
+        return found[:10]

@@ -1,0 +1,207 @@
+"""Guests: the command that starts each kind, and the conversation with the init inside.
+
+The init (vm-images/init) marks its lines with "@@rig"; everything else on the console is output of a suite or of
+the guest's kernel. A guest that says nothing for SILENCE seconds is hung: it sends a sign of life every five.
+"""
+
+import os
+import re
+import selectors
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from images import accelerator, cpio, kernels, qemu, root, uml
+
+from . import daemon, processes
+from .suites import FOLDER, Suite
+
+KINDS = ("uml", "qemu-6.12", "qemu-latest")
+MEMORY = "1280M"
+CPUS = 2
+SILENCE = 90
+# Seconds from the start to the init's first line; a boot that takes longer has hung.
+BOOT_SECONDS = {"uml": 30, "qemu": 120}
+# What the kernel inside says when a reply broke the protocol or the guest itself is broken.
+KERNEL_COMPLAINT = re.compile(
+    r"virtio-fs: |virtio_fs: .*(?:invalid|bad)|BUG: |Oops|Kernel panic|WARNING: CPU|INFO: task .* blocked|general protection"
+)
+
+
+class BootFailure(Exception):
+    """The init inside was never reached; worth one more try."""
+
+
+@dataclass
+class Outcome:
+    """What became of one boot: (status, seconds) per finished suite, and what went wrong beside them."""
+
+    finished: dict[str, tuple[int, int]] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+    boot_seconds: float = 0.0
+
+
+def slowness(kind: str) -> float:
+    """By how much time limits are stretched: an emulated processor is slow."""
+    return 1.0 if kind == "uml" or accelerator.kvm_works() else 4.0
+
+
+def prepare(kind: str) -> str:
+    """Builds what the kind of guest needs and says what it is, with versions."""
+    root.image()
+    if kind == "uml":
+        return f"User-Mode Linux {uml.kernel().name.removeprefix('linux-')}, seccomp mode"
+    stock = kernels.stock(kind.removeprefix("qemu-"))
+    return f"QEMU {qemu.version()} ({accelerator.name()}), Debian kernel {stock.release}"
+
+
+def write_initrd(
+    kind: str, plan: dict[str, str], suites: list[tuple[Suite, int]], additions: dict[str, Path], target: Path
+) -> None:
+    """The cached root with a second archive behind it: what to run, the suites, and `additions` (path inside -> source)."""
+    parts = [root.image(), *(root.separate(name) for name in sorted({name for suite, _ in suites for name in suite.programs}))]
+    if kind != "uml":
+        parts.append(kernels.stock(kind.removeprefix("qemu-")).modules)
+    overlay = target.with_suffix(".overlay")
+    with cpio.Writer(overlay) as archive:
+        lines = "".join(f"export {name}='{value}'\n" for name, value in plan.items())
+        archive.file("rig/plan", lines.encode())
+        archive.file("rig/suites", "".join(f"{suite.name} {limit}\n" for suite, limit in suites).encode())
+        archive.copy(FOLDER, "suites")
+        for path, source in additions.items():
+            archive.copy(source, path)
+    with open(target, "wb") as out:
+        for part in [*parts, overlay]:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, out)
+    overlay.unlink()
+
+
+def command(kind: str, initrd: Path, socket: Path | None, queues: int, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The words and the environment that start a guest; `socket` of the daemon, `folder` for its own files."""
+    if kind == "uml":
+        device = [f"virtio_uml.device={socket}:26"] if socket else []
+        words = [
+            str(uml.kernel()), f"mem={MEMORY}", f"ncpus={CPUS}", "seccomp=on", f"initrd={initrd}", *device,
+            "root=/dev/ram0", "rdinit=/init", "con=null", "con0=null,fd:1", "loglevel=5", "panic=-1",
+            f"uml_dir={folder}", f"umid=uml-{os.getpid()}",
+        ]  # fmt: skip
+        return words, {"TMPDIR": "/dev/shm"}
+    stock = kernels.stock(kind.removeprefix("qemu-"))
+    words, environment = qemu.command()
+    words += [
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-machine", f"q35,memory-backend=memory,{accelerator.machine_option()}", *accelerator.cpu_options(),
+        "-smp", str(CPUS), "-m", MEMORY,
+        "-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on",
+        "-kernel", str(stock.image), "-initrd", str(initrd),
+        # The serial line is slow under emulation: it carries only the kernel's words until the other console is up.
+        "-append", "console=ttyS0 console=hvc0 loglevel=5 panic=-1 rdinit=/init",
+        "-serial", f"file:{folder}/serial.log",
+        "-device", "virtio-serial-pci", "-chardev", "stdio,id=console,signal=off", "-device", "virtconsole,chardev=console",
+    ]  # fmt: skip
+    if socket:
+        words += [
+            "-chardev", f"socket,id=fs,path={socket}",
+            "-device", f"vhost-user-fs-pci,chardev=fs,tag={daemon.TAG},num-request-queues={queues},queue-size=1024",
+        ]  # fmt: skip
+    return words, environment
+
+
+def lines_of(process: subprocess.Popen, log: Path) -> Iterator[str | None]:
+    """Lines of the console as they come, None when nothing came for a second, end when it closes."""
+    with open(log, "wb") as copy, selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        pending = b""
+        while True:
+            if not selector.select(timeout=1):
+                yield None
+                continue
+            data = os.read(process.stdout.fileno(), 1 << 16)
+            copy.write(data)
+            copy.flush()
+            if not data:
+                yield from ([decoded(pending)] if pending else [])
+                return
+            *complete, pending = (pending + data).split(b"\n")
+            yield from map(decoded, complete)
+
+
+def decoded(line: bytes) -> str:
+    """A console line as text."""
+    return line.replace(b"\r", b"").decode(errors="replace")
+
+
+def boot(
+    words: list[str], environment: dict[str, str], log: Path, limits: dict[str, int], boot_limit: float,
+    total_limit: float, show: Callable[[str], None], healthy: Callable[[], bool] = lambda: True,
+) -> Outcome:  # fmt: skip
+    """Starts a guest and follows it to its end.
+
+    `limits` are the suites' seconds (the guest keeps them, here is only the fence behind), `show` gets each line of output,
+    `healthy` tells whether the daemon still runs. Raises BootFailure when the init was never reached.
+    """
+    outcome = Outcome()
+    started = heard = time.monotonic()
+    process = processes.start(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **environment}
+    )
+    state, fence, early = "booting", started + boot_limit, []
+    try:
+        for line in lines_of(process, log):
+            now = time.monotonic()
+            if line is None:
+                trouble = verdict(state, now, heard, fence, started + total_limit, healthy)
+                if trouble:
+                    if state == "booting":
+                        raise BootFailure(f"{trouble}; console {log} ends: {' | '.join(early[-5:])}")
+                    outcome.complaints.append(f"{trouble} (during {state})")
+                    break
+                continue
+            heard = now
+            marked = line.startswith("@@rig ")
+            if not marked:
+                if line:
+                    (early.append if state == "booting" else show)(line)
+                if KERNEL_COMPLAINT.search(line):
+                    outcome.complaints.append(f"guest kernel: {line.strip()}")
+                continue
+            verb, *rest = line.split()[1:]
+            if verb == "ready":
+                outcome.boot_seconds = now - started
+                state, fence = "mount", now + 90
+            elif verb == "begin":
+                state, fence = rest[0], now + limits[rest[0]] + 30
+                show(f"--- {rest[0]}: begin")
+            elif verb == "end":
+                outcome.finished[rest[0]] = (int(rest[1]), int(rest[2]))
+                show(f"--- {rest[0]}: exit status {rest[1]} after {rest[2]} s")
+                state, fence = "the time between suites", now + 90
+            elif verb == "done":
+                state, fence = "power off", now + 30
+            elif verb.endswith("failed"):
+                outcome.complaints.append(f"guest: {verb}")
+    finally:
+        processes.stop(process, 0 if state != "power off" else 10)
+        process.stdout.close()
+    if state == "booting":
+        raise BootFailure(f"guest ended with status {process.returncode}; console {log}: {' | '.join(early[-5:])}")
+    if state != "power off" and not outcome.complaints:
+        outcome.complaints.append(f"guest ended in the middle of {state}")
+    return outcome
+
+
+def verdict(state: str, now: float, heard: float, fence: float, end: float, healthy: Callable[[], bool]) -> str:
+    """Why a quiet guest must be given up, "" while it need not."""
+    if state != "power off" and not healthy():
+        return "the daemon ended while the guest ran"
+    if now > fence:
+        return "time limit passed"
+    if now > end:
+        return "time limit of the whole boot passed"
+    if state != "booting" and now - heard > SILENCE:
+        return f"no sign of life for {SILENCE} s"
+    return ""
