@@ -21,7 +21,7 @@ const MAX_OFFLOAD_THREADS: usize = 64;
 pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     let Ready { listener, share, descriptors } = ready;
     let config = file_system_config(&options.share, descriptors);
-    let ShareRoot { root, proc_self_fd, .. } = share;
+    let ShareRoot { root, proc_self_fd } = share;
     let file_system = Passthrough::new(config, root, proc_self_fd)?;
     let device: Arc<dyn Device> =
         Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);

@@ -12,7 +12,7 @@ use rustix::mount::{
 use rustix::process::{chdir, fchdir, pivot_root};
 use rustix::thread::UnshareFlags;
 
-use super::share::{MountInfo, ShareRoot, open_root, open_share};
+use super::share::{ShareRoot, open_root, open_share};
 use super::{Error, sys};
 
 /// The value of `--sandbox` that errors name.
@@ -44,10 +44,9 @@ pub(super) fn enter(path: &Path) -> Result<ShareRoot, Error> {
 
     let proc_self_fd = clone_tree(CWD, "/proc/self/fd", OpenTreeFlags::empty())
         .map_err(|source| Error::Proc { path: "/proc/self/fd", source })?;
-    let mountinfo = MountInfo::find()?;
     // Opened again, because a descriptor from before names a directory of the host's mounts.
     move_root_to(&open_share(path)?)?;
-    Ok(ShareRoot { root: open_root(MODE)?, proc_self_fd, mountinfo: mountinfo.open()? })
+    Ok(ShareRoot { root: open_root(MODE)?, proc_self_fd })
 }
 
 /// A copy of the mount at `path`, attached nowhere, with `path` as its root.

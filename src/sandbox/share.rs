@@ -16,10 +16,6 @@ pub struct ShareRoot {
     pub root: OwnedFd,
     /// The directory `/proc/self/fd` of the serving process, opened with `O_PATH`; works whatever the root directory is.
     pub proc_self_fd: OwnedFd,
-    /// `/proc/self/mountinfo`, readable, positioned at the start: the mounts that can be reached from the
-    /// serving process's root directory, with paths that start there. It shows mounts made later too. With
-    /// `chroot` the mount that the share itself lies on may be missing: `root` stands for that one.
-    pub mountinfo: OwnedFd,
 }
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -39,40 +35,24 @@ pub(super) fn open_share(path: &Path) -> Result<OwnedFd, Error> {
 /// The share where it is, for a process that is not confined.
 pub(super) fn open_in_place(path: &Path) -> Result<ShareRoot, Error> {
     let root = open_share(path)?;
-    Ok(ShareRoot { root, proc_self_fd: open_proc("/proc/self/fd")?, mountinfo: MountInfo::find()?.open()? })
+    Ok(ShareRoot { root, proc_self_fd: open_proc("/proc/self/fd")? })
 }
 
 /// Makes the share the root directory of the process.
 pub(super) fn chroot(path: &Path) -> Result<ShareRoot, Error> {
     let root = open_share(path)?;
     let proc_self_fd = open_proc("/proc/self/fd")?;
-    let mountinfo = MountInfo::find()?;
     fchdir(&root).and_then(|()| change_root(".")).map_err(|errno| Error::Step {
         mode: "chroot",
         step: "change the root directory",
         advice: "run as root, or use --sandbox namespace",
         source: errno.into(),
     })?;
-    Ok(ShareRoot { root, proc_self_fd, mountinfo: mountinfo.open()? })
+    Ok(ShareRoot { root, proc_self_fd })
 }
 
 fn open_proc(path: &'static str) -> Result<OwnedFd, Error> {
     open(path, DIRECTORY, Mode::empty()).map_err(|source| Error::Proc { path, source })
-}
-
-/// The way to `/proc/self/mountinfo`, found before the root directory changes and opened after: the kernel shows mounts
-/// as seen from the root directory of the moment of opening (fs/proc_namespace.c, `mounts_open_common`).
-pub(super) struct MountInfo(OwnedFd);
-
-impl MountInfo {
-    pub(super) fn find() -> Result<Self, Error> {
-        open_proc("/proc/self").map(Self)
-    }
-
-    pub(super) fn open(self) -> Result<OwnedFd, Error> {
-        openat(&self.0, "mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|source| Error::Proc { path: "/proc/self/mountinfo", source })
-    }
 }
 
 /// The root directory of the process, once it is the share.
