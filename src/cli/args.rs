@@ -1,8 +1,8 @@
 //! How does the command line look, and what does `--help` say about it?
 //!
 //! Names, values and defaults are those of virtiofsd 1.14, so that a launcher can start one in place of the other.
-//! Our own are `--queues`, `--keep-listening`, `--direct`, `--max-write`, `--readahead`, the timeouts, `--posix-lock` and
-//! `--flock`. What the answers mean together is decided in `resolve`.
+//! Our own are `--queues`, `--keep-listening`, `--direct`, `--engine`, `--ring-affinity`, `--poll-us`, `--max-write`,
+//! `--readahead`, the timeouts, `--posix-lock` and `--flock`. What the answers mean together is decided in `resolve`.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use super::options::{
-    Cache, Direct, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation, SandboxMode, Seccomp,
+    Cache, Direct, Engine, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation, SandboxMode, Seccomp,
 };
 use super::values;
-use super::values::{MigrationMode, MigrationOnError};
+use super::values::{CpuList, MigrationMode, MigrationOnError};
 
 const USAGE: &str = "extentfsd --shared-dir <DIR> --socket-path <PATH> [OPTIONS]
        extentfsd attach-args --vmm <VMM> [OPTIONS]";
@@ -265,6 +265,28 @@ pub(super) struct PerformanceArgs {
     /// Pass the guest's O_DIRECT on to the host file; otherwise the host's page cache is used
     #[arg(long)]
     pub(super) allow_direct_io: bool,
+
+    /// How data moves between files and guest memory
+    ///
+    /// io_uring: asynchronously, and not at all where the host forbids it; threads: by system calls on a few threads
+    /// for each queue; auto: io_uring where the host permits it, otherwise threads
+    #[arg(
+        long,
+        hide_short_help = true,
+        default_value = "auto",
+        value_name = "auto|io_uring|threads",
+        hide_possible_values = true
+    )]
+    pub(super) engine: Engine,
+
+    /// Pin the threads of the request queues to these CPUs in turn, for example 2,3 or 4-7
+    #[arg(long, hide_short_help = true, value_name = "CPUS", value_parser = values::cpu_list)]
+    pub(super) ring_affinity: Option<CpuList>,
+
+    /// Let a queue that runs empty look for requests for up to this many microseconds before it sleeps, 0 to 1000.
+    /// It costs processor time; how long it looks adapts to how soon requests come
+    #[arg(long, hide_short_help = true, value_name = "MICROSECONDS", default_value = "0", value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub(super) poll_us: u16,
 
     /// Largest write or read request, 4K to 4M in steps of 4K
     #[arg(long, hide_short_help = true, value_name = "BYTES", default_value = "1M", value_parser = values::max_write)]

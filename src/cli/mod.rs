@@ -30,8 +30,8 @@ use attach::AttachCommand;
 pub use attach::{AttachArgs, Vmm};
 pub use capabilities::CAPABILITIES;
 pub use options::{
-    Cache, Device, Direct, IdMap, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps, Negotiation,
-    Nofile, Note, Options, Sandbox, SandboxMode, Seccomp, Share, Socket, Timeouts,
+    Cache, Device, Direct, Engine, IdMap, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps,
+    Negotiation, Nofile, Note, Options, Rings, Sandbox, SandboxMode, Seccomp, Share, Socket, Timeouts,
 };
 
 /// The first argument that asks for lines instead of a daemon.

@@ -21,6 +21,8 @@ pub struct Options {
     pub sandbox: Sandbox,
     /// Descriptors and threads.
     pub limits: Limits,
+    /// How the threads behind the virtqueues work.
+    pub rings: Rings,
     /// Where messages go, and which.
     pub log: Log,
     /// The virtio device that the guest sees.
@@ -227,6 +229,29 @@ pub struct Limits {
     /// `--thread-pool-size`: threads for slow operations (fsync, fallocate, blocking locks).
     /// 0 leaves the number to the daemon.
     pub thread_pool_size: usize,
+}
+
+/// How the threads behind the virtqueues work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rings {
+    /// How data moves.
+    pub engine: Engine,
+    /// CPUs to pin the threads of the request queues to, in turn; empty leaves them to the scheduler. Not
+    /// checked against what the process may use.
+    pub affinity: Vec<usize>,
+    /// How long a queue that runs empty looks for requests before it sleeps, at most. Zero: not at all.
+    pub poll: Duration,
+}
+
+/// `--engine`: how data moves between files and guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// By io_uring where the host permits it, otherwise by threads.
+    Auto,
+    /// By io_uring, or not at all.
+    IoUring,
+    /// By system calls on threads.
+    Threads,
 }
 
 /// What to do about the limit of open files (`RLIMIT_NOFILE`).

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::args::CommandLine;
 use super::options::{
     Cache, Device, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Note,
-    Options, Sandbox, Share, Socket, Timeouts,
+    Options, Rings, Sandbox, Share, Socket, Timeouts,
 };
 use super::values::MigrationMode;
 use super::{ParseExit, compat, unavailable};
@@ -81,6 +81,11 @@ pub(super) fn resolve(
                 Some(limit) => Nofile::Limit(limit),
             },
             thread_pool_size: performance.thread_pool_size,
+        },
+        rings: Rings {
+            engine: performance.engine,
+            affinity: performance.ring_affinity.map(|list| list.0).unwrap_or_default(),
+            poll: Duration::from_micros(performance.poll_us.into()),
         },
         log: Log {
             level: if compat.debug { LogLevel::Debug } else { logging.log_level },

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use super::options::{
-    Cache, Direct, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation, SandboxMode, Seccomp,
+    Cache, Direct, Engine, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation, SandboxMode, Seccomp,
 };
 
 /// Longest tag that fits the device's configuration space (virtio 1.3, 5.11.4), in bytes.
@@ -16,6 +16,13 @@ const TAG_MAX: usize = 36;
 
 const PAGE: u32 = 4096;
 const MAX_WRITE_LIMIT: u32 = 4 << 20;
+
+/// CPUs that `cpu_set_t` has room for.
+const MAX_CPUS: usize = 1024;
+
+/// `--ring-affinity`: numbers of CPUs, in the order in which they were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CpuList(pub(super) Vec<usize>);
 
 /// `--migration-mode`. Checked, not used: see `unavailable`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +57,7 @@ macro_rules! value_names {
 
 value_names!(Cache { Auto = "auto", Always = "always", Never = "never", Metadata = "metadata" });
 value_names!(Direct { Auto = "auto", Always = "always", Never = "never" });
+value_names!(Engine { Auto = "auto", IoUring = "io_uring", Threads = "threads" });
 value_names!(Negotiation { Never = "never", Auto = "auto", Always = "always" });
 value_names!(InodeFileHandles { Never = "never", Prefer = "prefer" | "fallback", Mandatory = "mandatory" });
 value_names!(SandboxMode { Namespace = "namespace", Chroot = "chroot", None = "none" });
@@ -117,6 +125,29 @@ pub(super) fn max_write(text: &str) -> Result<u32, String> {
         return Err("must be 4K to 4M in steps of 4K".to_owned());
     }
     Ok(bytes)
+}
+
+/// `--ring-affinity`: numbers and ranges of CPUs, separated by commas.
+pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
+    let number = |text: &str| -> Result<usize, String> {
+        if !is_digits(text) {
+            return Err("expected CPUs such as 0,1 or 4-7".to_owned());
+        }
+        match text.parse() {
+            Ok(cpu) if cpu < MAX_CPUS => Ok(cpu),
+            _ => Err(format!("there is no CPU {text}: numbers end at {}", MAX_CPUS - 1)),
+        }
+    };
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if last < first {
+            return Err(format!("the range {part} is written backwards"));
+        }
+        cpus.extend(first..=last);
+    }
+    Ok(CpuList(cpus))
 }
 
 /// `--uid-map`, `--gid-map`: `:INSIDE:OUTSIDE:COUNT:`. The first character is the separator; it must
@@ -205,6 +236,19 @@ mod tests {
     }
 
     #[test]
+    fn cpus_are_listed_in_order() {
+        let cpus = |text| cpu_list(text).map(|list| list.0);
+        assert_eq!(cpus("0"), Ok(vec![0]));
+        assert_eq!(cpus("3,1,4-6"), Ok(vec![3, 1, 4, 5, 6]));
+        assert_eq!(cpus("1023"), Ok(vec![1023]));
+        for bad in
+            ["", ",", "1,", "-1", "1-", "a", "0x1", "1 2", "2-1", "1024", "0-1024", "99999999999999999999"]
+        {
+            assert!(cpus(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn id_maps_take_any_separator() {
         let map = IdMap { inside: 0, outside: 100_000, count: 65536 };
         assert_eq!(id_map(":0:100000:65536:"), Ok(map));
@@ -245,7 +289,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_value_panics(text in "\\PC{0,24}") {
-            let _ = (tag(&text), seconds(&text), bytes(&text), max_write(&text), id_map(&text), modcaps(&text));
+            let _ = (tag(&text), seconds(&text), bytes(&text), max_write(&text), id_map(&text), modcaps(&text), cpu_list(&text));
         }
 
         #[test]

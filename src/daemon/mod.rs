@@ -5,6 +5,7 @@
 //! | `logging` | where do messages go? |
 //! | `socket`, `pid_file` | where does the front-end connect, and is that path ours? |
 //! | `serve` | what is served, with which settings, and for how long? |
+//! | `rings` | how will the threads behind the virtqueues work on this host? |
 //! | `signals` | what ends the daemon from outside? |
 //! | `sys` | the unsafe system calls |
 //!
@@ -26,6 +27,7 @@
 
 mod logging;
 mod pid_file;
+mod rings;
 mod serve;
 mod signals;
 mod socket;
@@ -81,6 +83,17 @@ pub enum Error {
     /// The tag.
     #[error("--tag: {0}")]
     Tag(#[from] TagError),
+    /// No io_uring, and nothing else was wanted.
+    #[error(
+        "--engine io_uring: this host permits this process no io_uring; --engine auto would go on with threads"
+    )]
+    Engine(#[source] io::Error),
+    /// The CPUs of this process cannot be read.
+    #[error("--ring-affinity: cannot find out which CPUs this process may use")]
+    Cpus(#[source] io::Error),
+    /// A CPU that is not there, or not for this process.
+    #[error("--ring-affinity: CPU {0} is not among those that this process may use (see: taskset -cp $$)")]
+    Affinity(usize),
     /// The front-end broke the protocol, and nobody else is to be served.
     #[error(transparent)]
     Connection(ConnectionEnd),

@@ -1,21 +1,15 @@
 //! From options to a served share: builds the file system and the device, then serves one front-end
 //! after the other.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::{Error, RESERVED_DESCRIPTORS, Ready};
+use super::{Error, RESERVED_DESCRIPTORS, Ready, rings};
 use crate::cli;
 use crate::fs::{self, Passthrough};
-use crate::ring::{Offload, RingOptions};
 use crate::sandbox::ShareRoot;
-use crate::vhost::{ConnectionEnd, Device, FsDevice, RingRuntime, serve_connection};
-
-/// Threads for slow operations at most, whatever the command line says: they wait, and more of them
-/// would only wait for each other.
-const MAX_OFFLOAD_THREADS: usize = 64;
+use crate::vhost::{ConnectionEnd, Device, FsDevice, serve_connection};
 
 /// Serves the share until the front-end goes away or, with `--keep-listening`, for ever.
 pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
@@ -25,11 +19,7 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     let file_system = Passthrough::new(config, root, proc_self_fd)?;
     let device: Arc<dyn Device> =
         Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);
-    let threads = NonZeroUsize::new(options.limits.thread_pool_size.min(MAX_OFFLOAD_THREADS));
-    let rings = RingRuntime {
-        options: RingOptions::default(),
-        offload: Arc::new(Offload::new(threads.unwrap_or(Offload::DEFAULT_THREADS))),
-    };
+    let rings = rings::runtime(&options.rings, options.limits.thread_pool_size)?;
     loop {
         info!("Waiting for vhost-user socket connection...");
         let (stream, _) = listener.accept().map_err(Error::Accept)?;

@@ -9,9 +9,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::control::{Change, Controls};
 use super::dirty_log::DirtyLog;
+use super::engine;
 use super::memory::GuestMemory;
 use super::offload::Offload;
 use super::service::Service;
@@ -58,13 +60,30 @@ pub struct Notifiers {
 /// How bytes are moved between files and guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
-    /// io_uring where the host has and permits it, otherwise system calls.
+    /// io_uring where the host has and permits it, otherwise threads.
     #[default]
     Auto,
     /// io_uring, or the ring does not start.
     Uring,
-    /// System calls on the ring thread, one after the other.
-    Sync,
+    /// System calls on a few threads of the ring.
+    Threads,
+}
+
+impl EngineKind {
+    /// The engine that a ring of this kind will have on this host, [`Uring`](Self::Uring) or
+    /// [`Threads`](Self::Threads), and why it is not io_uring where that was wanted.
+    ///
+    /// # Errors
+    ///
+    /// Why the host permits no io_uring, where nothing else will do.
+    pub fn choose(self) -> io::Result<(Self, Option<io::Error>)> {
+        match (self, engine::probe_uring()) {
+            (Self::Threads, _) => Ok((Self::Threads, None)),
+            (_, Ok(())) => Ok((Self::Uring, None)),
+            (Self::Auto, Err(error)) => Ok((Self::Threads, Some(error))),
+            (Self::Uring, Err(error)) => Err(error),
+        }
+    }
 }
 
 /// What a ring may choose.
@@ -72,6 +91,10 @@ pub enum EngineKind {
 pub struct RingOptions {
     /// How bytes are moved.
     pub engine: EngineKind,
+    /// The CPU that the thread is to stay on.
+    pub cpu: Option<usize>,
+    /// How long a ring that runs empty looks for work before it sleeps, at most; zero sleeps at once.
+    pub busy_poll: Duration,
 }
 
 /// What a ring works with.

@@ -22,6 +22,7 @@
 //! What a guest may do: a malformed chain is given back with length 0; an available ring that
 //! claims the impossible stops its own ring, and nothing else.
 
+mod busy_poll;
 mod chain;
 mod control;
 mod dirty_log;

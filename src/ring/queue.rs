@@ -130,6 +130,11 @@ impl Queue {
         Ok(Some(head))
     }
 
+    /// Whether there is something to pop, be it an error.
+    pub(super) fn has_more(&self) -> bool {
+        self.pending().map_or(true, |ahead| ahead > 0)
+    }
+
     fn pending(&self) -> Result<u16, Runaway> {
         // Acquire pairs with the driver's barrier between writing the element and the index (section
         // 2.7.13.3): element and descriptors are read after the index.

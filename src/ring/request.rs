@@ -5,8 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use libc::iovec;
-
 use super::chain::{Fault, Walker};
 use super::control::{Answer, Controls};
 use super::dirty_log::DirtyLog;
@@ -155,11 +153,7 @@ impl Requests {
             Direction::Read => (&chain.writable, self.service.reply_head_len()),
             Direction::Write => (&chain.readable, head.len()),
         };
-        let prepared = movement.prepare(transfer, |buffers| {
-            side.pieces(skip, len, |base, iov_len| {
-                buffers.push(iovec { iov_base: base.as_ptr().cast(), iov_len });
-            })
-        });
+        let prepared = movement.prepare(transfer, |add| side.pieces(skip, len, add));
         let outcome = match prepared {
             Ok(()) => engine.start(self.slots.next_key(), movement),
             Err(Fault::Unmapped) => Some(Err(io::Error::from_raw_os_error(libc::EFAULT))),

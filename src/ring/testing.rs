@@ -57,6 +57,8 @@ pub(super) struct Driver {
     avail: u16,
     kicked: u16,
     used: u16,
+    /// How long the ring may look for work.
+    pub(super) busy_poll: Duration,
 }
 
 impl Driver {
@@ -76,6 +78,7 @@ impl Driver {
             avail: 0,
             kicked: 0,
             used: 0,
+            busy_poll: Duration::ZERO,
         }
     }
 
@@ -129,7 +132,7 @@ impl Driver {
             dirty_log: None,
             service: Arc::<FileService>::clone(service),
             offload: Arc::new(Offload::default()),
-            options: RingOptions { engine },
+            options: RingOptions { engine, busy_poll: self.busy_poll, ..RingOptions::default() },
         };
         Ring::start(config, notifiers, surroundings)
     }
@@ -298,6 +301,8 @@ pub(super) enum Op {
     Echo = 1,
     Read,
     Write,
+    /// Write at the end of the file.
+    Append,
     /// Answer from another thread.
     Slow,
     /// Wait until cancelled, then answer.
@@ -373,7 +378,7 @@ impl Service for FileService {
             }
             op if op == Op::Panic as u8 => panic!("asked to"),
             op if op == Op::Read as u8 => Direction::Read,
-            op if op == Op::Write as u8 => Direction::Write,
+            op if op == Op::Write as u8 || op == Op::Append as u8 => Direction::Write,
             _ => return Outcome::Blocking,
         };
         Outcome::Transfer(Transfer {
@@ -382,7 +387,7 @@ impl Service for FileService {
             len: u32::from_le_bytes(head[16..20].try_into().unwrap()),
             buffered: Arc::clone(&self.file),
             direct: self.direct.clone().filter(|_| head[1] != 0),
-            rw_flags: 0,
+            rw_flags: if *op == Op::Append as u8 { libc::RWF_APPEND } else { 0 },
         })
     }
 

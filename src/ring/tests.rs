@@ -4,11 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use super::testing::*;
 use super::*;
 
-const ENGINES: [EngineKind; 2] = [EngineKind::Uring, EngineKind::Sync];
+const ENGINES: [EngineKind; 2] = [EngineKind::Uring, EngineKind::Threads];
 
 /// Every engine with every way to lay out and to announce chains.
 fn everywhere(test: impl Fn(EngineKind, Driver)) {
@@ -123,6 +124,66 @@ fn moves_every_byte_of_every_shape() {
         }
         assert_eq!(ring.stop().next_avail, driver.config().next_avail);
     });
+}
+
+/// Two rings append at the same time, each request in more pieces than one system call takes.
+#[test]
+fn an_append_in_many_pieces_is_one() {
+    const PIECES: u32 = 1500;
+    const EACH: u64 = 40;
+    for engine in ENGINES {
+        let (_dir, file, service) = service(0);
+        thread::scope(|scope| {
+            for mark in [0xa1_u8, 0xb2] {
+                let service = &service;
+                scope.spawn(move || {
+                    let mut driver = Driver::new(4096, true, false);
+                    let ring = driver.ring(service, engine);
+                    let parts = scatter(DATA, PIECES * 64, 64, 64);
+                    for _ in 0..EACH {
+                        for part in &parts {
+                            driver.write(part.0, &[mark; 64]);
+                        }
+                        let (_, answer) = transfer(&mut driver, Op::Append, 0, false, &parts);
+                        assert_eq!(answer, reply(0, PIECES as usize * 64));
+                    }
+                    drop(ring);
+                });
+            }
+        });
+        let mut written = vec![0; 2 * EACH as usize * PIECES as usize * 64 + 1];
+        let len = file.read_at(&mut written, 0).unwrap();
+        assert_eq!(len, written.len() - 1);
+        for (at, record) in written[..len].chunks(PIECES as usize * 64).enumerate() {
+            assert!(record.iter().all(|byte| *byte == record[0]), "{engine:?}: record {at} is mixed");
+        }
+    }
+}
+
+/// One request at a time, at all distances, so that some find the ring asleep, some looking, and some in between.
+#[test]
+fn a_ring_that_polls_misses_nothing() {
+    for engine in ENGINES {
+        for (event_idx, limit) in [(true, 50), (false, 50), (true, 1000)] {
+            let (_dir, _file, service) = service(1 << 20);
+            let mut driver = Driver::new(64, event_idx, false);
+            driver.busy_poll = Duration::from_micros(limit);
+            let ring = driver.ring(&service, engine);
+            for n in 0..600_u64 {
+                let offset = n * 37 % 200 * 4096;
+                let (used, answer) = transfer(&mut driver, Op::Read, offset, n % 3 == 0, &[(DATA, 4096)]);
+                assert_eq!((used, answer), (16 + 4096, reply(0, 4096)));
+                assert!(driver.read(DATA, 4096) == pattern(offset as usize, 4096));
+                thread::sleep(Duration::from_micros(n % 100));
+                if n % 50 == 0 {
+                    driver.write(REQUEST, &head(Op::Slow, 0, 0, false));
+                    assert_eq!(driver.one(&[(REQUEST, 32)], &[(REPLY, 16)]).1, 16);
+                    ring.set_enabled(true).unwrap();
+                }
+            }
+            assert_eq!(ring.stop().next_avail, driver.config().next_avail);
+        }
+    }
 }
 
 #[test]

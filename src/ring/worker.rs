@@ -5,8 +5,11 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::busy_poll::BusyPoll;
 use super::control::{Answer, Change, Controls, Order, signal};
 use super::engine::{self, Engine, Events, Sources, Wait};
 use super::handle::{Notifiers, RingConfig, Stopped, Surroundings};
@@ -18,6 +21,8 @@ use super::request::Requests;
 const BATCH: usize = 32;
 /// While draining: how often waits are cancelled again, as a request may have begun to wait meanwhile.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(10);
+/// Looks at the ring between two looks at the clock, while polling.
+const LOOKS: u32 = 16;
 
 /// The life of a ring thread. Says by `ready` whether it could begin.
 pub(super) fn run(
@@ -29,6 +34,9 @@ pub(super) fn run(
 ) -> Stopped {
     let next_avail = config.next_avail;
     let Notifiers { kick, call, err } = notifiers;
+    if let Some(cpu) = surroundings.options.cpu {
+        stay_on(cpu, &config.name);
+    }
     let sources = Sources { kick: kick.as_fd(), mail: controls.wake_fd() };
     let memory = Rc::new(Arc::clone(&surroundings.memory));
     let begun = engine::new(surroundings.options.engine, config.size, sources).and_then(|engine| {
@@ -45,15 +53,25 @@ pub(super) fn run(
         }
     };
     tracing::debug!("ring {} moves data by {}", config.name, engine.name());
+    let busy_poll = BusyPoll::new(surroundings.options.busy_poll);
     let requests = Requests::new(&config, surroundings, Arc::clone(controls));
     let notifiers = Outgoing { call, err };
     let mut worker =
-        Worker { config, notifiers, engine, queue, memory, requests, placed: true, broken: false };
+        Worker { config, notifiers, engine, queue, memory, requests, busy_poll, placed: true, broken: false };
     let _ = ready.send(Ok(()));
     drop(ready);
     worker.serve(controls);
     controls.close();
     Stopped { next_avail: worker.queue.next_avail() }
+}
+
+/// Pins the calling thread. A CPU that is not to be had (any more) costs speed, not service.
+fn stay_on(cpu: usize, ring: &str) {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    if let Err(error) = sched_setaffinity(None, &cpus) {
+        tracing::warn!("ring {ring} cannot stay on CPU {cpu}: {error}");
+    }
 }
 
 fn misplaced(config: &RingConfig, why: &str) -> io::Error {
@@ -87,6 +105,7 @@ struct Worker<'a> {
     queue: Queue,
     memory: SharedMemory,
     requests: Requests,
+    busy_poll: BusyPoll,
     /// Whether the virtqueue lies in the newest memory table.
     placed: bool,
     /// Whether the driver was found to break the rules; nothing more is taken then.
@@ -104,17 +123,14 @@ impl Worker<'_> {
             if stopping && self.requests.in_flight() == 0 {
                 return;
             }
-            let wait = if more || (!stopping && self.await_kick()) {
-                Wait::No
+            if more {
+                self.collect(Wait::No, &mut events);
             } else if stopping {
-                Wait::AtMost(CANCEL_INTERVAL)
+                self.collect(Wait::AtMost(CANCEL_INTERVAL), &mut events);
+            } else if self.busy_poll.is_on() {
+                self.look_then_sleep(&mut events);
             } else {
-                Wait::Forever
-            };
-            if let Err(error) = self.engine.wait(wait, &mut events) {
-                tracing::error!("ring {} cannot wait for events: {error}", self.config.name);
-                // Not to spin on an error that stays.
-                std::thread::sleep(CANCEL_INTERVAL);
+                self.sleep(&mut events);
             }
             events.kicked = false;
             for (key, attempt) in events.attempts.drain(..) {
@@ -133,6 +149,44 @@ impl Worker<'_> {
                 self.requests.cancel_waits();
             }
         }
+    }
+
+    /// Submits what was begun and collects what happened.
+    fn collect(&mut self, wait: Wait, events: &mut Events) {
+        if let Err(error) = self.engine.wait(wait, events) {
+            tracing::error!("ring {} cannot wait for events: {error}", self.config.name);
+            // Not to spin on an error that stays.
+            std::thread::sleep(CANCEL_INTERVAL);
+        }
+    }
+
+    /// Waits for a kick or another event; returns at once where there is a request already.
+    fn sleep(&mut self, events: &mut Events) {
+        let wait = if self.await_kick() { Wait::No } else { Wait::Forever };
+        self.collect(wait, events);
+    }
+
+    /// The same, but looks around for a while before.
+    fn look_then_sleep(&mut self, events: &mut Events) {
+        let idle_since = Instant::now();
+        let window = self.busy_poll.window();
+        if !window.is_zero() {
+            // What was begun has to be under way before it can end.
+            self.collect(Wait::No, events);
+            while !events.any() && idle_since.elapsed() < window {
+                for _ in 0..LOOKS {
+                    if self.engine.is_ready() || (self.accepts() && self.queue.has_more()) {
+                        return self.collect(Wait::No, events);
+                    }
+                    std::hint::spin_loop();
+                }
+            }
+            if events.any() {
+                return;
+            }
+        }
+        self.sleep(events);
+        self.busy_poll.slept(idle_since.elapsed());
     }
 
     fn accepts(&self) -> bool {

@@ -28,8 +28,37 @@ pub trait Device: Send + Sync {
 /// What all rings of a process share.
 #[derive(Clone)]
 pub struct RingRuntime {
-    /// How bytes are moved.
+    /// What every ring may choose, but for its CPU.
     pub options: RingOptions,
+    /// The CPUs of the queues, in turn from the first request queue on; empty leaves the choice to the
+    /// scheduler.
+    pub affinity: Arc<[usize]>,
     /// The threads for requests that may wait.
     pub offload: Arc<Offload>,
+}
+
+impl RingRuntime {
+    /// What the ring of virtqueue `index` may choose. Queue 0, the high-priority one, carries little and
+    /// shares the CPU of the first request queue.
+    pub(super) fn options_of(&self, index: u16) -> RingOptions {
+        let turn = usize::from(index.saturating_sub(1)).checked_rem(self.affinity.len());
+        RingOptions { cpu: turn.and_then(|turn| self.affinity.get(turn).copied()), ..self.options }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_take_cpus_in_turn() {
+        let runtime = |affinity: &[usize]| RingRuntime {
+            options: RingOptions::default(),
+            affinity: affinity.into(),
+            offload: Arc::new(Offload::default()),
+        };
+        let cpus = |affinity: &[usize]| [0, 1, 2, 3].map(|queue| runtime(affinity).options_of(queue).cpu);
+        assert_eq!(cpus(&[]), [None; 4]);
+        assert_eq!(cpus(&[5, 2]), [Some(5), Some(5), Some(2), Some(5)]);
+    }
 }

@@ -191,7 +191,7 @@ impl Vring {
             dirty_log: around.dirty_log.cloned(),
             service: Arc::clone(&self.service),
             offload: Arc::clone(&around.runtime.offload),
-            options: around.runtime.options,
+            options: around.runtime.options_of(self.index),
         };
         self.running = Some(Ring::start(config, notifiers, surroundings)?);
         Ok(())

@@ -14,8 +14,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use extentfsd::cli::{
-    self, Cache, Command, Device, Direct, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps,
-    Negotiation, Nofile, Options, ParseExit, Sandbox, SandboxMode, Seccomp, Share, Socket, Timeouts,
+    self, Cache, Command, Device, Direct, Engine, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps,
+    Negotiation, Nofile, Options, ParseExit, Rings, Sandbox, SandboxMode, Seccomp, Share, Socket, Timeouts,
 };
 
 /// What a line changes in the defaults.
@@ -84,6 +84,7 @@ pub(crate) fn defaults() -> Options {
             gid_map: Vec::new(),
         },
         limits: Limits { nofile: Nofile::Default, thread_pool_size: 0 },
+        rings: Rings { engine: Engine::Auto, affinity: vec![], poll: Duration::ZERO },
         log: Log { level: LogLevel::Info, syslog: false },
         device: Device { tag: None, queues: 64, keep_listening: false },
         notes: Vec::new(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use caps::Capability;
 use extentfsd::cli::{
-    self, Cache, Command, Direct, InodeFileHandles, LogLevel, ModCaps, Negotiation, Nofile, SandboxMode,
-    Seccomp, Socket, Timeouts,
+    self, Cache, Command, Direct, Engine, InodeFileHandles, LogLevel, ModCaps, Negotiation, Nofile,
+    SandboxMode, Seccomp, Socket, Timeouts,
 };
 
 use crate::{Change, MINIMAL, assert_means, options, timeouts};
@@ -30,6 +30,10 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--socket-group kvm", |o| o.listen.group = Some("kvm".into())),
     ("--tag myfs", |o| o.device.tag = Some("myfs".into())),
     ("--queues 1", |o| o.device.queues = 1),
+    ("--engine io_uring", |o| o.rings.engine = Engine::IoUring),
+    ("--engine threads", |o| o.rings.engine = Engine::Threads),
+    ("--ring-affinity 3,0-1", |o| o.rings.affinity = vec![3, 0, 1]),
+    ("--poll-us 50", |o| o.rings.poll = Duration::from_micros(50)),
     ("--keep-listening", |o| o.device.keep_listening = true),
     ("--cache auto", |_| ()),
     ("--cache=NEVER", |o| {

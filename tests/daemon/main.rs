@@ -10,6 +10,7 @@
 )]
 
 mod connections;
+mod engines;
 #[path = "../frontend/mod.rs"]
 mod frontend;
 mod hostile;

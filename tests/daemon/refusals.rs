@@ -84,3 +84,14 @@ fn chroot_without_privileges_is_refused() {
     assert!(line.starts_with("--sandbox chroot: cannot change the root directory ("), "{line}");
     assert!(!place.path().join("socket").exists() && !place.path().join("socket.pid").exists());
 }
+
+#[test]
+fn a_cpu_that_is_not_there_is_refused() {
+    let place = directory();
+    for cpus in ["1023", "0,1022"] {
+        let line = refusal(super::command(place.path(), &["--sandbox", "none", "--ring-affinity", cpus]));
+        let missing = cpus.rsplit(',').next().expect("a number");
+        assert!(line.starts_with(&format!("--ring-affinity: CPU {missing} is not among")), "{line}");
+        assert!(!place.path().join("socket").exists(), "the socket is left");
+    }
+}

@@ -1,22 +1,24 @@
 //! How does a ring thread wait, and how does it move bytes without waiting?
 //!
-//! One trait, two ways: [`uring`] does both in one io_uring, [`poll`] does the first with `poll(2)` and
-//! the second with plain system calls, for hosts where io_uring is forbidden. Nothing above knows which.
+//! One trait, two ways: [`uring`] does both in one io_uring, [`threads`] does the first with `poll(2)` and
+//! the second with system calls on a few threads, for hosts where io_uring is forbidden. Nothing above
+//! knows which.
 
+mod inline;
 mod movement;
-mod poll;
 mod syscall;
+mod threads;
 mod uring;
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Once;
 use std::time::Duration;
 
 use super::handle::EngineKind;
 use super::slot::Key;
 
 pub(super) use movement::Movement;
+pub(super) use uring::probe as probe_uring;
 
 /// How long to wait for an event.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,13 @@ pub(super) struct Events {
     pub(super) mail: bool,
     /// Attempts that ended: bytes moved, or an errno.
     pub(super) attempts: Vec<(Key, io::Result<usize>)>,
+}
+
+impl Events {
+    /// Whether anything happened.
+    pub(super) fn any(&self) -> bool {
+        self.kicked || self.mail || !self.attempts.is_empty()
+    }
 }
 
 /// The descriptors a ring thread listens to; open as long as the engine lives.
@@ -67,6 +76,9 @@ pub(super) trait Engine {
 
     /// Submits what was started and collects what happened.
     fn wait(&mut self, wait: Wait, events: &mut Events) -> io::Result<()>;
+
+    /// Whether [`wait`](Self::wait) has something to collect, as far as that can be told without a system call.
+    fn is_ready(&mut self) -> bool;
 }
 
 /// Makes the engine that `kind` asks for, for a queue of `depth` requests.
@@ -75,17 +87,12 @@ pub(super) fn new<'a>(
     depth: u16,
     sources: Sources<'a>,
 ) -> io::Result<Box<dyn Engine + 'a>> {
-    static REPORT: Once = Once::new();
-    if kind != EngineKind::Sync {
+    if kind != EngineKind::Threads {
         match uring::Uring::new(depth, sources) {
             Ok(engine) => return Ok(Box::new(engine)),
             Err(error) if kind == EngineKind::Uring => return Err(error),
-            Err(error) => REPORT.call_once(|| {
-                tracing::warn!(
-                    "io_uring is not available ({error}); data moves by system calls, one at a time"
-                );
-            }),
+            Err(error) => tracing::warn!("io_uring is not available ({error}); threads move data instead"),
         }
     }
-    Ok(Box::new(poll::Poll::new(sources)))
+    Ok(Box::new(threads::Threads::new(sources)?))
 }

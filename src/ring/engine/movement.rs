@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::NonNull;
 
 use libc::iovec;
 
@@ -43,6 +44,8 @@ pub(super) enum Next {
 pub(in crate::ring) struct Movement {
     transfer: Option<Transfer>,
     buffers: Vec<iovec>,
+    /// A copy of the guest's bytes, where they must go out in one attempt and are in too many pieces.
+    gathered: Vec<u8>,
     /// The first buffer with bytes left.
     first: usize,
     len: usize,
@@ -53,16 +56,40 @@ pub(in crate::ring) struct Movement {
 }
 
 impl Movement {
-    /// Begins anew with `transfer`; `fill` appends the buffers, which must be `transfer.len` bytes.
+    /// Begins anew with `transfer`; `fill` hands over the pieces of guest memory, which must be
+    /// `transfer.len` bytes and stay mapped until the movement is released.
     pub(in crate::ring) fn prepare<E>(
         &mut self,
         transfer: Transfer,
-        fill: impl FnOnce(&mut Vec<iovec>) -> Result<(), E>,
+        fill: impl FnOnce(&mut dyn FnMut(NonNull<u8>, usize)) -> Result<(), E>,
     ) -> Result<(), E> {
         self.release();
         self.len = usize::try_from(transfer.len).unwrap_or(usize::MAX);
+        let one_attempt = transfer.rw_flags & libc::RWF_APPEND != 0;
         self.transfer = Some(transfer);
-        fill(&mut self.buffers)
+        fill(&mut |base, len| add(&mut self.buffers, base, len))?;
+        if one_attempt && self.buffers.len() > IOV_MAX {
+            self.gather();
+        }
+        Ok(())
+    }
+
+    /// Copies the guest's bytes to one buffer. An append in several attempts would not be atomic: another
+    /// process's could come between its parts.
+    fn gather(&mut self) {
+        self.gathered.reserve_exact(self.len);
+        for buffer in self.buffers.drain(..) {
+            let len = buffer.iov_len.min(self.len - self.gathered.len());
+            // SAFETY: the piece is guest memory that its slot keeps mapped, and a heap buffer of ours is none; the
+            // room for `len` more bytes was reserved.
+            unsafe {
+                let target = self.gathered.as_mut_ptr().add(self.gathered.len());
+                buffer.iov_base.cast::<u8>().copy_to_nonoverlapping(target, len);
+                self.gathered.set_len(self.gathered.len() + len);
+            }
+        }
+        let (iov_base, iov_len) = (self.gathered.as_mut_ptr().cast(), self.gathered.len());
+        self.buffers.push(iovec { iov_base, iov_len });
     }
 
     /// What is being moved.
@@ -70,7 +97,7 @@ impl Movement {
         self.transfer.as_ref()
     }
 
-    /// Lets go of the files; the room for buffers is kept.
+    /// Lets go of the files; the room for the list of buffers is kept.
     pub(in crate::ring) fn release(&mut self) {
         let mut buffers = std::mem::take(&mut self.buffers);
         buffers.clear();
@@ -144,6 +171,15 @@ impl Movement {
     }
 }
 
+/// Appends a piece of memory, or lengthens the last one where it follows without a gap: guests' pages often do,
+/// and the host's kernel has less to walk then.
+fn add(buffers: &mut Vec<iovec>, base: NonNull<u8>, len: usize) {
+    match buffers.last_mut() {
+        Some(last) if last.iov_base.addr() + last.iov_len == base.addr().get() => last.iov_len += len,
+        _ => buffers.push(iovec { iov_base: base.as_ptr().cast(), iov_len: len }),
+    }
+}
+
 /// Whether direct I/O permits these buffers at this offset (`STATX_DIOALIGN`).
 fn permits(file: &DirectFile, offset: u64, buffers: &[iovec]) -> bool {
     let DirectFile { memory_align, offset_align, .. } = *file;
@@ -164,7 +200,6 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::os::fd::OwnedFd;
-    use std::ptr;
     use std::sync::Arc;
 
     fn movement(direction: Direction, parts: &[(usize, usize)]) -> Movement {
@@ -175,11 +210,10 @@ mod tests {
         let mut movement = Movement::default();
         let filled = movement.prepare(
             Transfer { direction, offset: 8192, len, buffered: file, direct, rw_flags: 0 },
-            |buffers| {
-                buffers.extend(parts.iter().map(|&(address, iov_len)| iovec {
-                    iov_base: ptr::without_provenance_mut(address),
-                    iov_len,
-                }));
+            |add| {
+                for &(address, len) in parts {
+                    add(NonNull::without_provenance(address.try_into().unwrap()), len);
+                }
                 Ok::<(), ()>(())
             },
         );
@@ -208,6 +242,13 @@ mod tests {
         assert_eq!((rest.offset, rest.count, rest.direct), (8192 + 4608, 1, false));
         assert_eq!(movement.buffers[1].iov_base.addr(), 0x3200);
         assert!(matches!(movement.record(Ok(0)), Next::Done(Ok(4608))));
+    }
+
+    #[test]
+    fn pieces_without_a_gap_are_one_buffer() {
+        let mut movement = movement(Direction::Read, &[(0x1000, 4096), (0x2000, 4096), (0x4000, 4096)]);
+        assert_eq!(movement.attempt().unwrap().count, 2);
+        assert_eq!(movement.buffers[0].iov_len, 8192);
     }
 
     #[test]

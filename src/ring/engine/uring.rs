@@ -1,8 +1,6 @@
 //! The engine that never waits but in one place: an io_uring for data, kicks and mail.
 //!
-//! What the page cache can do at once is done at once (`RWF_NOWAIT`): an entry in the ring costs more than
-//! the copy. Everything else, direct I/O from the start, goes to the ring; one `io_uring_enter` submits
-//! and collects. Guest memory is passed by plain addresses and not as registered buffers: those pin
+//! What cannot be done at once ([`Inline`]) goes to the ring; one `io_uring_enter` submits and collects. Guest memory is passed by plain addresses and not as registered buffers: those pin
 //! pages, and a page that the guest gave back (balloon, free page reporting) would go on receiving data
 //! that the guest never sees.
 
@@ -13,8 +11,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use super::inline::{Inline, Step};
 use super::movement::{Attempt, Next};
-use super::{Engine, Events, Movement, Sources, Wait, syscall};
+use super::{Engine, Events, Movement, Sources, Wait};
 use crate::fuse::Direction;
 use crate::ring::slot::Key;
 
@@ -32,11 +31,7 @@ pub(super) struct Uring<'a> {
     sources: Sources<'a>,
     /// Entries that found no room in the submission queue.
     backlog: VecDeque<squeue::Entry>,
-    /// Whether `RWF_NOWAIT` is to be tried for buffered reads and for buffered writes: not where a file
-    /// system said that it cannot (ext4 writes), and not before Linux 5.19, as 5.9 and 5.10 answer 0
-    /// in the middle of a file.
-    inline_reads: bool,
-    inline_writes: bool,
+    inline: Inline,
     /// Whether a poll stays armed after an event (Linux 5.13).
     multishot: bool,
 }
@@ -44,22 +39,9 @@ pub(super) struct Uring<'a> {
 impl<'a> Uring<'a> {
     pub(super) fn new(depth: u16, sources: Sources<'a>) -> io::Result<Self> {
         let completions = (2 * u32::from(depth)).next_power_of_two().clamp(2 * SUBMISSIONS, MAX_COMPLETIONS);
-        let (ring, modern) = build(completions)?;
-        // Waiting with a time limit came with Linux 5.11.
-        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "the kernel's io_uring is older than 5.11",
-            ));
-        }
-        let mut engine = Self {
-            ring,
-            sources,
-            backlog: VecDeque::new(),
-            inline_reads: modern,
-            inline_writes: modern,
-            multishot: true,
-        };
+        let (ring, modern) = build_fit(completions)?;
+        let mut engine =
+            Self { ring, sources, backlog: VecDeque::new(), inline: Inline::new(modern), multishot: true };
         engine.arm(KICK);
         engine.arm(MAIL);
         Ok(engine)
@@ -126,28 +108,12 @@ impl<'a> Uring<'a> {
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
-    /// Goes on with a movement: at once as far as that is possible without waiting, then by the ring.
-    fn proceed(&mut self, key: Key, movement: &mut Movement, inline: bool) -> Option<io::Result<usize>> {
-        let mut inline = inline;
-        loop {
-            let Some(attempt) = movement.attempt() else { return Some(Ok(0)) };
-            let allowed = match attempt.direction {
-                Direction::Read => &mut self.inline_reads,
-                Direction::Write => &mut self.inline_writes,
-            };
-            if attempt.direct || !inline || !*allowed {
+    fn proceed(&mut self, key: Key, movement: &mut Movement, try_inline: bool) -> Option<io::Result<usize>> {
+        match self.inline.advance(movement, try_inline) {
+            Step::Done(outcome) => Some(outcome),
+            Step::Elsewhere(attempt) => {
                 self.submit(key, &attempt);
-                return None;
-            }
-            let outcome = syscall::perform(&attempt, libc::RWF_NOWAIT);
-            match outcome.as_ref().err().and_then(io::Error::raw_os_error) {
-                Some(libc::EAGAIN) => inline = false,
-                Some(libc::EOPNOTSUPP) => *allowed = false,
-                _ => {
-                    if let Next::Done(outcome) = movement.record(outcome) {
-                        return Some(outcome);
-                    }
-                }
+                None
             }
         }
     }
@@ -233,12 +199,38 @@ impl Engine for Uring<'_> {
         }
         outcome
     }
+
+    fn is_ready(&mut self) -> bool {
+        let submission = self.ring.submission();
+        let deferred = submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        deferred || !self.ring.completion().is_empty()
+    }
 }
 
 /// The key in a `user_data`.
 fn key(data: u64) -> Key {
     let [a, b, c, d, e, f, g, h] = data.to_le_bytes();
     Key { index: u32::from_le_bytes([a, b, c, d]), generation: u32::from_le_bytes([e, f, g, h]) }
+}
+
+/// Whether this host has an io_uring for this process.
+///
+/// # Errors
+///
+/// Why it has not: too old, forbidden (`kernel.io_uring_disabled`, a seccomp filter), out of locked memory.
+pub(in crate::ring) fn probe() -> io::Result<()> {
+    build_fit(2 * SUBMISSIONS).map(drop)
+}
+
+/// Makes an io_uring that has all that this engine needs, and says whether it is of Linux 5.19 or later.
+fn build_fit(completions: u32) -> io::Result<(IoUring, bool)> {
+    let (ring, modern) = build(completions)?;
+    // Waiting with a time limit came with Linux 5.11.
+    if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring is older than 5.11"));
+    }
+    Ok((ring, modern))
 }
 
 /// Makes an io_uring with the best flags that the kernel has, and says whether that is 5.19 or later.

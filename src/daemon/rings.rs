@@ -1,0 +1,57 @@
+//! How will the threads behind the virtqueues work on this host?
+//!
+//! Found out and said before the first front-end connects: an operator who asks for what the host does not
+//! give learns it at the start, and a log tells how data moved.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use rustix::thread::sched_getaffinity;
+use tracing::{info, warn};
+
+use super::Error;
+use crate::cli::{Engine, Rings};
+use crate::ring::{EngineKind, Offload, RingOptions};
+use crate::vhost::RingRuntime;
+
+/// Threads for slow operations at most, whatever the command line says: they wait, and more of them
+/// would only wait for each other.
+const MAX_OFFLOAD_THREADS: usize = 64;
+
+/// What the rings share, as far as this host can give what was asked for. `threads` for slow operations; 0
+/// chooses.
+pub(super) fn runtime(rings: &Rings, threads: usize) -> Result<RingRuntime, Error> {
+    let threads = NonZeroUsize::new(threads.min(MAX_OFFLOAD_THREADS));
+    Ok(RingRuntime {
+        options: RingOptions { engine: engine(rings.engine)?, cpu: None, busy_poll: rings.poll },
+        affinity: affinity(&rings.affinity)?.into(),
+        offload: Arc::new(Offload::new(threads.unwrap_or(Offload::DEFAULT_THREADS))),
+    })
+}
+
+fn engine(wanted: Engine) -> Result<EngineKind, Error> {
+    let kind = match wanted {
+        Engine::Auto => EngineKind::Auto,
+        Engine::IoUring => EngineKind::Uring,
+        Engine::Threads => EngineKind::Threads,
+    };
+    let (chosen, instead) = kind.choose().map_err(Error::Engine)?;
+    match (chosen, instead) {
+        (_, Some(error)) => warn!("io_uring is not available ({error}): threads move data"),
+        (EngineKind::Threads, None) => info!("Threads move data"),
+        _ => info!("io_uring moves data"),
+    }
+    Ok(chosen)
+}
+
+fn affinity(wanted: &[usize]) -> Result<&[usize], Error> {
+    if wanted.is_empty() {
+        return Ok(wanted);
+    }
+    let own = sched_getaffinity(None).map_err(|error| Error::Cpus(error.into()))?;
+    // `is_set` takes no number that the set has no room for.
+    match wanted.iter().find(|cpu| **cpu >= rustix::thread::CpuSet::MAX_CPU || !own.is_set(**cpu)) {
+        Some(cpu) => Err(Error::Affinity(*cpu)),
+        None => Ok(wanted),
+    }
+}
