@@ -3,7 +3,8 @@
 //! A handle (fh) is a number that is counted up and never given twice, so a stale one can only fail; and
 //! it serves only requests for the file that it was opened on. The table is cut into shards, whose locks
 //! are held for a map operation and never around I/O: a request holds the open file itself by reference
-//! count, so that a RELEASE that overtakes it does no harm.
+//! count, so that a RELEASE that overtakes it does no harm. What a thread served last it finds without
+//! any lock ([`recent`]).
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +16,8 @@ use rustix::io::Errno;
 
 use super::directory::Stream;
 use super::inode::Inode;
-use crate::fuse::{DirectFile, Fh, NodeId, Result};
+use super::recent::{self, TableId};
+use crate::fuse::{DirectFile, Fh, HostFile, NodeId, Result};
 
 /// A power of two; enough that the threads of a few rings seldom meet.
 const SHARDS: usize = 16;
@@ -33,6 +35,16 @@ pub(super) struct OpenFile {
     pub(super) readable: bool,
     /// `fd` can be written.
     pub(super) writable: bool,
+}
+
+impl HostFile for OpenFile {
+    fn buffered(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn direct(&self) -> Option<&DirectFile> {
+        self.direct.get()?.as_ref()
+    }
 }
 
 /// A directory that the guest has open.
@@ -77,6 +89,7 @@ impl AsFd for Handle {
 /// The handles of a mount.
 #[derive(Debug)]
 pub(super) struct HandleTable {
+    id: TableId,
     shards: [RwLock<HashMap<u64, Handle>>; SHARDS],
     next: AtomicU64,
     used: AtomicUsize,
@@ -90,7 +103,9 @@ pub(super) struct Vacancy<'a>(&'a HandleTable);
 impl HandleTable {
     /// An empty table for at most `max` handles.
     pub(super) fn new(max: usize) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             shards: Default::default(),
             next: AtomicU64::new(1), // 0 means "no open" on the wire
             used: AtomicUsize::new(0),
@@ -122,8 +137,14 @@ impl HandleTable {
     /// # Errors
     /// `EBADF` as in [`any`](Self::any), or it is a directory.
     pub(super) fn file(&self, node: NodeId, fh: Fh) -> Result<Arc<OpenFile>> {
+        if let Some(file) = recent::find(self.id, fh).filter(|file| file.inode.node() == node) {
+            return Ok(file);
+        }
         match self.any(node, fh)? {
-            Handle::File(file) => Ok(file),
+            Handle::File(file) => {
+                recent::remember(self.id, fh, &file);
+                Ok(file)
+            }
             Handle::Directory(_) => Err(Errno::BADF),
         }
     }

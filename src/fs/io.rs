@@ -33,7 +33,7 @@ pub(super) fn read(fs: &Passthrough, node: NodeId, fh: Fh, io: &IoRequest) -> Re
         return Err(Errno::BADF);
     }
     check_range(io, Errno::INVAL)?;
-    Ok(transfer(fs, &file, io, Direction::Read, 0))
+    Ok(transfer(fs, file, io, Direction::Read, 0))
 }
 
 /// WRITE.
@@ -49,7 +49,7 @@ pub(super) fn write(fs: &Passthrough, node: NodeId, fh: Fh, io: &IoRequest) -> R
     if io.kill_suidgid {
         open::drop_set_id(&file.fd)?;
     }
-    Ok(transfer(fs, &file, io, Direction::Write, write_flags(fs, io)))
+    Ok(transfer(fs, file, io, Direction::Write, write_flags(fs, io)))
 }
 
 fn check_range(io: &IoRequest, error: Errno) -> Result<()> {
@@ -80,29 +80,29 @@ fn write_flags(fs: &Passthrough, io: &IoRequest) -> i32 {
 
 fn transfer(
     fs: &Passthrough,
-    file: &OpenFile,
+    file: Arc<OpenFile>,
     io: &IoRequest,
     direction: Direction,
     rw_flags: i32,
 ) -> Transfer {
     let asked = OFlags::from_bits_retain(io.open_flags).contains(OFlags::DIRECT);
     let allowed = fs.config.allow_direct_io || fs.config.direct != DirectPolicy::Never;
-    let direct = if asked && allowed { direct_file(fs, file) } else { None };
-    Transfer { direction, offset: io.offset, len: io.size, buffered: file.fd.clone(), direct, rw_flags }
+    let direct = asked && allowed && has_direct(fs, &file);
+    Transfer { direction, offset: io.offset, len: io.size, file, direct, rw_flags }
 }
 
-/// The `O_DIRECT` descriptor of an open file, opened the first time that it is wanted.
-fn direct_file(fs: &Passthrough, file: &OpenFile) -> Option<DirectFile> {
+/// Whether the file has a descriptor past the host's page cache; opens it the first time that it is wanted.
+fn has_direct(fs: &Passthrough, file: &OpenFile) -> bool {
     if let Some(known) = file.direct.get() {
-        return known.clone();
+        return known.is_some();
     }
     let opened = match open_direct(fs, file) {
         // A shortage passes, everything else is for good.
-        Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => return None,
+        Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => return false,
         opened => opened.ok().flatten(),
     };
     // Of two threads that come here at once one closes its descriptor again.
-    file.direct.get_or_init(|| opened).clone()
+    file.direct.get_or_init(|| opened).is_some()
 }
 
 /// Opens the file a second time, past the host's page cache; none where the file system says that it
@@ -117,7 +117,7 @@ fn open_direct(fs: &Passthrough, file: &OpenFile) -> Result<Option<DirectFile>> 
     // By way of the open descriptor: the name may be gone and the file handle with it.
     let fd = openat(&fs.proc_self_fd, DecInt::from_fd(&file.fd).as_c_str(), flags, Mode::empty())?;
     let Some((memory_align, offset_align)) = alignment(&fd)? else { return Ok(None) };
-    Ok(Some(DirectFile { file: Arc::new(fd), memory_align, offset_align }))
+    Ok(Some(DirectFile { file: fd, memory_align, offset_align }))
 }
 
 /// What direct I/O on this descriptor demands of addresses, and of offsets and lengths.

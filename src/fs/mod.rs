@@ -21,6 +21,7 @@ mod lock;
 mod lookup;
 mod open;
 mod range;
+mod recent;
 mod remove;
 mod session;
 mod sync;

@@ -28,5 +28,5 @@ mod types;
 
 pub use filesystem::{DirectorySink, FileSystem};
 pub use server::{Handled, Respond, Server};
-pub use transfer::{DirectFile, Direction, Transfer};
+pub use transfer::{DirectFile, Direction, HostFile, Transfer};
 pub use types::*;

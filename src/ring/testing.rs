@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::*;
-use crate::fuse::{DirectFile, Direction, Transfer};
+use crate::fuse::{DirectFile, Direction, HostFile, Transfer};
 
 /// The rings, the payload area, and what follows it without a gap in guest memory alone.
 pub(super) const RINGS: u64 = 0x10_0000;
@@ -332,23 +332,33 @@ pub(super) fn reply(errno: i32, moved: usize) -> Vec<u8> {
     reply
 }
 
+/// A file that is open twice.
+#[derive(Debug)]
+struct TwiceOpen(OwnedFd, Option<DirectFile>);
+
+impl HostFile for TwiceOpen {
+    fn buffered(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn direct(&self) -> Option<&DirectFile> {
+        self.1.as_ref()
+    }
+}
+
 /// A device that serves one file.
 pub(super) struct FileService {
-    pub(super) file: Arc<OwnedFd>,
-    pub(super) direct: Option<DirectFile>,
+    file: Arc<TwiceOpen>,
     waiting: Mutex<(usize, bool)>,
     changed: Condvar,
 }
 
 impl FileService {
     pub(super) fn new(file: File, direct: Option<File>) -> Arc<Self> {
-        let direct = direct.map(|file| DirectFile {
-            file: Arc::new(file.into()),
-            memory_align: 512,
-            offset_align: 4096,
-        });
+        let direct =
+            direct.map(|file| DirectFile { file: file.into(), memory_align: 512, offset_align: 4096 });
         let (waiting, changed) = (Mutex::new((0, false)), Condvar::new());
-        Arc::new(Self { file: Arc::new(file.into()), direct, waiting, changed })
+        Arc::new(Self { file: Arc::new(TwiceOpen(file.into(), direct)), waiting, changed })
     }
 
     /// Waits until `count` requests wait.
@@ -385,8 +395,8 @@ impl Service for FileService {
             direction,
             offset: u64::from_le_bytes(head[8..16].try_into().unwrap()),
             len: u32::from_le_bytes(head[16..20].try_into().unwrap()),
-            buffered: Arc::clone(&self.file),
-            direct: self.direct.clone().filter(|_| head[1] != 0),
+            file: Arc::<TwiceOpen>::clone(&self.file),
+            direct: head[1] != 0,
             rw_flags: if *op == Op::Append as u8 { libc::RWF_APPEND } else { 0 },
         })
     }

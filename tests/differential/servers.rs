@@ -52,7 +52,7 @@ impl Ours {
     fn execute(transfer: &Transfer, payload: &[u8]) -> (io::Result<usize>, Vec<u8>) {
         let flags = ReadWriteFlags::from_bits_retain(transfer.rw_flags.cast_unsigned());
         let len = usize::try_from(transfer.len).expect("a short transfer");
-        let (file, offset) = (&transfer.buffered, transfer.offset);
+        let (file, offset) = (transfer.file.buffered(), transfer.offset);
         match transfer.direction {
             Direction::Read => {
                 let mut data = vec![0; len];

@@ -2,7 +2,7 @@
 //! device, with no VM. Obedient where a test wants an ordinary guest, and free to send anything.
 //!
 //! Shared by several test programs, each of which uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 // A test ends where its guest is surprised, and its own numbers are small.
 #![allow(
     clippy::expect_used,

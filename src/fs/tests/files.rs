@@ -57,14 +57,15 @@ impl Share {
         let transfer = self.fs.write(Caller::default(), node, fh, &request(offset, bytes.len(), flags))?;
         assert_eq!(transfer.direction, Direction::Write);
         let flags = ReadWriteFlags::from_bits_retain(bits(transfer.rw_flags));
-        pwritev2(&transfer.buffered, &[IoSlice::new(bytes)], transfer.offset, flags)
+        pwritev2(transfer.file.buffered(), &[IoSlice::new(bytes)], transfer.offset, flags)
     }
 
     fn read(&self, node: NodeId, fh: Fh, offset: u64, len: usize) -> Result<Vec<u8>> {
         let transfer = self.fs.read(node, fh, &request(offset, len, 0))?;
         let mut bytes = vec![0; len];
         let flags = ReadWriteFlags::from_bits_retain(bits(transfer.rw_flags));
-        let read = preadv2(&transfer.buffered, &mut [IoSliceMut::new(&mut bytes)], transfer.offset, flags)?;
+        let read =
+            preadv2(transfer.file.buffered(), &mut [IoSliceMut::new(&mut bytes)], transfer.offset, flags)?;
         bytes.truncate(read);
         Ok(bytes)
     }
@@ -160,20 +161,22 @@ fn direct_io_is_offered_beside_the_buffered_file() {
     let share = Share::new(Config::default());
     let node = share.file("a", &[7; 8192]);
     let fh = share.open(node, libc::O_RDWR | libc::O_DIRECT).unwrap().fh;
+    assert!(!share.fs.read(node, fh, &request(0, 4096, 0)).unwrap().direct);
     let with = share.fs.read(node, fh, &request(0, 4096, libc::O_DIRECT)).unwrap();
-    let direct = with.direct.unwrap();
+    assert!(with.direct);
+    let direct = with.file.direct().unwrap();
     assert!(direct.memory_align.is_power_of_two() && direct.offset_align.is_power_of_two());
-    let flags = |fd: &std::os::fd::OwnedFd| rustix::fs::fcntl_getfl(fd).unwrap();
-    assert!(flags(&direct.file).contains(OFlags::DIRECT));
-    assert!(!flags(&with.buffered).intersects(OFlags::DIRECT | OFlags::APPEND));
-    let again = share.fs.read(node, fh, &request(1, 3, libc::O_DIRECT)).unwrap().direct.unwrap();
-    assert!(std::sync::Arc::ptr_eq(&again.file, &direct.file));
-    assert!(share.fs.read(node, fh, &request(0, 4096, 0)).unwrap().direct.is_none());
+    let flags = |fd: std::os::fd::BorrowedFd<'_>| rustix::fs::fcntl_getfl(fd).unwrap();
+    assert!(flags(direct.file.as_fd()).contains(OFlags::DIRECT));
+    assert!(!flags(with.file.buffered()).intersects(OFlags::DIRECT | OFlags::APPEND));
+    let again = share.fs.read(node, fh, &request(1, 3, libc::O_DIRECT)).unwrap();
+    assert!(again.direct && std::ptr::eq(again.file.direct().unwrap(), direct));
+    assert!(!share.fs.read(node, fh, &request(0, 4096, 0)).unwrap().direct);
 
     let never = Share::new(Config { direct: DirectPolicy::Never, ..Config::default() });
     let node = never.file("a", b"");
     let fh = never.open(node, libc::O_RDWR | libc::O_DIRECT).unwrap().fh;
-    assert!(never.fs.read(node, fh, &request(0, 4096, libc::O_DIRECT)).unwrap().direct.is_none());
+    assert!(!never.fs.read(node, fh, &request(0, 4096, libc::O_DIRECT)).unwrap().direct);
 }
 
 #[test]
@@ -262,9 +265,17 @@ fn an_open_file_outlives_its_name_and_its_release() {
     fs::remove_file(share.path("a")).unwrap();
     let io = request(0, 3, libc::O_DIRECT);
     let transfer = share.fs.read(node, fh, &io).unwrap();
-    assert!(transfer.direct.is_some());
+    assert!(transfer.direct);
     share.release(node, fh).unwrap();
     let mut bytes = [0; 3];
-    assert_eq!(rustix::io::pread(transfer.buffered.as_fd(), &mut bytes, 0), Ok(3));
+    assert_eq!(rustix::io::pread(transfer.file.buffered(), &mut bytes, 0), Ok(3));
     assert_eq!(&bytes, b"abc");
+    drop(transfer);
+    // Now it is closed, whatever this thread remembers.
+    assert_eq!(share.fs.read(node, fh, &io).unwrap_err(), Errno::BADF);
+    share.fs.forget(node, 1);
+    let open_files =
+        fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    let deleted = format!("{} (deleted)", share.path("a").display());
+    assert_eq!(open_files.filter(|path| path.to_string_lossy() == deleted).count(), 0);
 }

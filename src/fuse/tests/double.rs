@@ -48,8 +48,8 @@ impl Double {
     }
 
     fn transfer(&self, direction: Direction, io: &IoRequest) -> Transfer {
-        let buffered = self.file.clone();
-        Transfer { direction, offset: io.offset, len: io.size, buffered, direct: None, rw_flags: 0 }
+        let file = self.file.clone();
+        Transfer { direction, offset: io.offset, len: io.size, file, direct: false, rw_flags: 0 }
     }
 }
 

@@ -5,7 +5,7 @@
 //! that decides what comes next, the same for all engines.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::ptr::NonNull;
 
 use libc::iovec;
@@ -111,12 +111,12 @@ impl Movement {
         let left = self.buffers.get(self.first..).filter(|left| !left.is_empty())?;
         let now = left.get(..IOV_MAX).unwrap_or(left);
         let offset = transfer.offset.checked_add(u64::try_from(self.moved).ok()?)?;
-        let direct =
-            transfer.direct.as_ref().filter(|direct| !self.direct_refused && permits(direct, offset, now));
+        let direct = if transfer.direct && !self.direct_refused { transfer.file.direct() } else { None };
+        let direct = direct.filter(|direct| permits(direct, offset, now));
         self.last_was_direct = direct.is_some();
         Some(Attempt {
             direction: transfer.direction,
-            file: direct.map_or(&transfer.buffered, |direct| &direct.file).as_raw_fd(),
+            file: direct.map_or_else(|| transfer.file.buffered(), |direct| direct.file.as_fd()).as_raw_fd(),
             buffers: now.as_ptr(),
             count: u32::try_from(now.len()).ok()?,
             offset,
@@ -199,17 +199,32 @@ fn permits(file: &DirectFile, offset: u64, buffers: &[iovec]) -> bool {
 mod tests {
     use super::*;
     use std::fs::File;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{BorrowedFd, OwnedFd};
     use std::sync::Arc;
 
+    use crate::fuse::HostFile;
+
+    #[derive(Debug)]
+    struct Null(OwnedFd, DirectFile);
+
+    impl HostFile for Null {
+        fn buffered(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+
+        fn direct(&self) -> Option<&DirectFile> {
+            Some(&self.1)
+        }
+    }
+
     fn movement(direction: Direction, parts: &[(usize, usize)]) -> Movement {
-        let file: Arc<OwnedFd> = Arc::new(File::open("/dev/null").unwrap().into());
-        let direct: Arc<OwnedFd> = Arc::new(File::open("/dev/null").unwrap().into());
-        let direct = Some(DirectFile { file: direct, memory_align: 512, offset_align: 4096 });
+        let null = || File::open("/dev/null").unwrap().into();
+        let direct = DirectFile { file: null(), memory_align: 512, offset_align: 4096 };
+        let file = Arc::new(Null(null(), direct));
         let len = u32::try_from(parts.iter().map(|part| part.1).sum::<usize>()).unwrap();
         let mut movement = Movement::default();
         let filled = movement.prepare(
-            Transfer { direction, offset: 8192, len, buffered: file, direct, rw_flags: 0 },
+            Transfer { direction, offset: 8192, len, file, direct: true, rw_flags: 0 },
             |add| {
                 for &(address, len) in parts {
                     add(NonNull::without_provenance(address.try_into().unwrap()), len);

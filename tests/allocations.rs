@@ -1,0 +1,182 @@
+//! Does serving allocate memory? A ring that has seen its usual load must not, for any request that is not
+//! handed to another thread. The device runs in this process, behind an allocator that counts; the guest's
+//! side is exempt.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod frontend;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use extentfsd::fs::{self, Passthrough};
+use extentfsd::ring::{EngineKind, Offload, RingOptions};
+use extentfsd::vhost::{Device, FsDevice, RingRuntime, serve_connection};
+use frontend::fuse::{self, Body, Client, ROOT};
+use frontend::{Guest, GuestConfig};
+use rustix::fs::{Mode, OFlags};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static EXEMPT: Cell<bool> = const { Cell::new(false) };
+}
+
+fn count() {
+    if !EXEMPT.get() {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are those of the system's allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Times that an operation is done while it is counted; before, half as often to warm up.
+const TIMES: u64 = 200;
+/// Requests in flight at a time.
+const DEPTH: usize = 8;
+
+fn serve(share: &Path, socket: &Path, engine: EngineKind) -> std::thread::JoinHandle<()> {
+    let open = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).expect("a directory")
+    };
+    let share = Passthrough::new(fs::Config::default(), open(share), open(Path::new("/proc/self/fd")));
+    let device: Arc<dyn Device> =
+        Arc::new(FsDevice::new(share.expect("a share"), 1, None).expect("a device"));
+    let runtime = RingRuntime {
+        options: RingOptions { engine, ..RingOptions::default() },
+        affinity: Arc::new([]),
+        offload: Arc::new(Offload::default()),
+    };
+    let listener = UnixListener::bind(socket).expect("a socket");
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a front-end");
+        serve_connection(stream, &device, &runtime);
+    })
+}
+
+/// Sends the same message again and again, several in flight.
+fn storm(client: &mut Client, message: &[u8], room: u32, times: u64) {
+    let guest = &mut client.guest;
+    let mark = guest.ram.mark();
+    for _ in 0..times.div_ceil(DEPTH as u64) {
+        for _ in 0..DEPTH {
+            // Payloads are aligned for direct I/O: header, then whole pages.
+            let (head, data) = message.split_at(message.len().min(80));
+            let request = guest.ram.alloc(head.len() as u64);
+            guest.ram.write(request, head);
+            let mut buffers = vec![(request, head.len() as u32, false)];
+            if !data.is_empty() {
+                let payload = guest.ram.alloc(data.len() as u64 + 4096).next_multiple_of(4096);
+                guest.ram.write(payload, data);
+                buffers.push((payload, data.len() as u32, false));
+            }
+            let answer = guest.ram.alloc(16);
+            buffers.push((answer, 16, true));
+            if room > 0 {
+                let place = guest.ram.alloc(u64::from(room) + 4096).next_multiple_of(4096);
+                buffers.push((place, room, true));
+            }
+            guest.offer(1, &buffers);
+        }
+        for _ in 0..DEPTH {
+            let (_, len) = guest.take_used(1);
+            assert!(len >= 16);
+        }
+        guest.ram.rewind(mark);
+    }
+}
+
+fn allocations_of(client: &mut Client, message: &[u8], room: u32) -> u64 {
+    storm(client, message, room, TIMES / 2);
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    storm(client, message, room, TIMES);
+    ALLOCATIONS.load(Ordering::SeqCst) - before
+}
+
+fn read(node: u64, fh: u64, size: u32, flags: i32) -> Vec<u8> {
+    let body = Body::new().u64(fh).u64(0).u32(size).u32(0).u64(0).u32(flags as u32).u32(0);
+    fuse::message(fuse::READ, 2, node, 0, 0, &body.0)
+}
+
+fn write(node: u64, fh: u64, size: u32, flags: i32) -> Vec<u8> {
+    let body = Body::new().u64(fh).u64(0).u32(size).u32(0).u64(0).u32(flags as u32).u32(0);
+    fuse::message(fuse::WRITE, 2, node, 0, 0, &body.bytes(&vec![7; size as usize]).0)
+}
+
+#[test]
+fn a_warm_ring_allocates_nothing() {
+    EXEMPT.set(true);
+    for engine in [EngineKind::Uring, EngineKind::Threads] {
+        let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
+        let (share, socket) = (place.path().join("share"), place.path().join("socket"));
+        std::fs::create_dir(&share).expect("share");
+        std::fs::write(share.join("file"), vec![1; 1 << 20]).expect("file");
+        let device = serve(&share, &socket, engine);
+        let config = GuestConfig { queue_size: 256, ..GuestConfig::default() };
+        let mut client = Client::mount(Guest::connect(&socket, config));
+        let (node, _) = client.lookup(ROOT, "file").expect("LOOKUP");
+        let fh = client.open(node, libc::O_RDWR | libc::O_DIRECT).expect("OPEN");
+        let getattr = fuse::message(fuse::GETATTR, 2, node, 0, 0, &Body::new().u32(0).u32(0).u64(0).0);
+        let lookup = fuse::message(fuse::LOOKUP, 2, ROOT, 0, 0, &Body::new().name("file").0);
+        let absent = fuse::message(fuse::LOOKUP, 2, ROOT, 0, 0, &Body::new().name("absent").0);
+        let statfs = fuse::message(fuse::STATFS, 2, node, 0, 0, &[]);
+        let mut cases = vec![
+            ("GETATTR", getattr, 104),
+            ("LOOKUP, known", lookup, 128),
+            ("LOOKUP, absent", absent, 128),
+            ("STATFS", statfs, 80),
+            ("READ 4 KiB, buffered", read(node, fh, 4096, 0), 4096),
+            ("READ 64 KiB, buffered", read(node, fh, 65_536, 0), 65_536),
+        ];
+        // The crew of threads is given each of its jobs in a box of its own.
+        if engine == EngineKind::Uring {
+            cases.extend([
+                ("WRITE 4 KiB, buffered", write(node, fh, 4096, 0), 8),
+                ("READ 4 KiB, direct", read(node, fh, 4096, libc::O_DIRECT), 4096),
+                ("WRITE 4 KiB, direct", write(node, fh, 4096, libc::O_DIRECT), 8),
+                ("READ 64 KiB, direct", read(node, fh, 65_536, libc::O_DIRECT), 65_536),
+            ]);
+        }
+        for (what, message, room) in cases {
+            assert_eq!(allocations_of(&mut client, &message, room), 0, "{engine:?}: {what}");
+        }
+        // To show that the count counts: an fsync goes to another thread, which takes a box.
+        let fsync = fuse::message(fuse::FSYNC, 2, node, 0, 0, &Body::new().u64(fh).u32(0).u32(0).0);
+        assert!(allocations_of(&mut client, &fsync, 0) >= TIMES, "{engine:?}: FSYNC");
+        drop(client);
+        device.join().expect("the device ends");
+    }
+}
