@@ -1,7 +1,7 @@
 //! What does a ring thread do, from its start to its end?
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -45,7 +45,7 @@ pub(super) fn run(
             .ok_or_else(|| misplaced(&config, "has a size that is no power of two, or "))?;
         Ok((engine, queue))
     });
-    let (engine, queue) = match begun {
+    let (mut engine, queue) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -55,9 +55,9 @@ pub(super) fn run(
     tracing::debug!("ring {} moves data by {}", config.name, engine.name());
     let busy_poll = BusyPoll::new(surroundings.options.busy_poll);
     let requests = Requests::new(&config, surroundings, Arc::clone(controls));
-    let notifiers = Outgoing { call, err };
+    engine.set_call(call);
     let mut worker =
-        Worker { config, notifiers, engine, queue, memory, requests, busy_poll, placed: true, broken: false };
+        Worker { config, err, engine, queue, memory, requests, busy_poll, placed: true, broken: false };
     let _ = ready.send(Ok(()));
     drop(ready);
     worker.serve(controls);
@@ -92,15 +92,10 @@ impl RingConfig {
     }
 }
 
-/// The eventfds that the ring signals.
-struct Outgoing {
-    call: Option<std::os::fd::OwnedFd>,
-    err: Option<std::os::fd::OwnedFd>,
-}
-
 struct Worker<'a> {
     config: RingConfig,
-    notifiers: Outgoing,
+    /// Signalled when the ring is broken.
+    err: Option<OwnedFd>,
     engine: Box<dyn Engine + 'a>,
     queue: Queue,
     memory: SharedMemory,
@@ -121,6 +116,8 @@ impl Worker<'_> {
             let more = !stopping && self.take_requests();
             self.publish();
             if stopping && self.requests.in_flight() == 0 {
+                // The last signal has to go out.
+                self.collect(Wait::No, &mut events);
                 return;
             }
             if more {
@@ -235,7 +232,7 @@ impl Worker<'_> {
     fn give_up(&mut self, runaway: Runaway) {
         self.broken = true;
         tracing::error!("ring {} is broken and serves no more requests: {runaway}", self.config.name);
-        if let Some(err) = &self.notifiers.err {
+        if let Some(err) = &self.err {
             signal(err.as_fd());
         }
     }
@@ -243,10 +240,8 @@ impl Worker<'_> {
     /// Tells the driver what was answered, with one call for all.
     fn publish(&mut self) {
         let log = self.requests.ring_log();
-        if self.queue.publish(log)
-            && let Some(call) = &self.notifiers.call
-        {
-            signal(call.as_fd());
+        if self.queue.publish(log) {
+            self.engine.signal();
         }
     }
 
@@ -262,12 +257,10 @@ impl Worker<'_> {
                 self.memory = memory;
             }
             Change::Call(call) => {
-                if let Some(call) = &call {
-                    signal(call.as_fd());
-                }
-                self.notifiers.call = call;
+                self.engine.set_call(call);
+                self.engine.signal();
             }
-            Change::Err(err) => self.notifiers.err = err,
+            Change::Err(err) => self.err = err,
             Change::Enabled(enabled) => self.config.enabled = enabled,
             Change::DirtyLog(log) => self.requests.set_dirty_log(log),
             Change::LogAddress(address) => self.requests.set_log_address(address),

@@ -11,7 +11,7 @@ mod threads;
 mod uring;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::handle::EngineKind;
@@ -76,6 +76,13 @@ pub(super) trait Engine {
 
     /// Submits what was started and collects what happened.
     fn wait(&mut self, wait: Wait, events: &mut Events) -> io::Result<()>;
+
+    /// Names the eventfd that [`signal`](Self::signal) signals from now on; what was signalled before may reach
+    /// either.
+    fn set_call(&mut self, call: Option<OwnedFd>);
+
+    /// Signals the driver, at the latest with the next [`wait`](Self::wait). Nothing where there is no eventfd.
+    fn signal(&mut self);
 
     /// Whether [`wait`](Self::wait) has something to collect, as far as that can be told without a system call.
     fn is_ready(&mut self) -> bool;

@@ -32,6 +32,7 @@ pub(super) struct Threads<'a> {
     inline: Inline,
     crew: Offload,
     ended: Arc<Ended>,
+    call: Option<OwnedFd>,
     /// Attempts that the crew has.
     under_way: usize,
 }
@@ -64,6 +65,7 @@ impl<'a> Threads<'a> {
             inline: Inline::new(true),
             crew: Offload::new(CREW),
             ended: Arc::new(Ended { attempts: Mutex::default(), wake }),
+            call: None,
             under_way: 0,
         })
     }
@@ -151,6 +153,16 @@ impl Engine for Threads<'_> {
             self.under_way = self.under_way.saturating_sub(events.attempts.len() - before);
         }
         Ok(())
+    }
+
+    fn set_call(&mut self, call: Option<OwnedFd>) {
+        self.call = call;
+    }
+
+    fn signal(&mut self) {
+        if let Some(call) = &self.call {
+            signal(call.as_fd());
+        }
     }
 
     fn is_ready(&mut self) -> bool {

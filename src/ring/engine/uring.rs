@@ -6,20 +6,26 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::inline::{Inline, Step};
 use super::movement::{Attempt, Next};
 use super::{Engine, Events, Movement, Sources, Wait};
 use crate::fuse::Direction;
+use crate::ring::control::signal;
 use crate::ring::slot::Key;
 
-/// `user_data` of the two polls. No key looks like them: an index stays below 32768.
+/// `user_data` of the two polls and of signals. No key looks like them: an index stays below 32768.
 const KICK: u64 = u64::MAX;
 const MAIL: u64 = u64::MAX - 1;
+const CALL: u64 = u64::MAX - 2;
+/// The place of the call eventfd among the ring's registered files.
+const CALL_PLACE: u32 = 0;
+/// What a signal adds to an eventfd.
+static ONE: u64 = 1;
 /// Entries submitted by one call; more are submitted in between.
 const SUBMISSIONS: u32 = 128;
 /// Most completion entries asked for; the kernel keeps what does not fit (`IORING_FEAT_NODROP`).
@@ -32,6 +38,10 @@ pub(super) struct Uring<'a> {
     /// Entries that found no room in the submission queue.
     backlog: VecDeque<squeue::Entry>,
     inline: Inline,
+    call: Option<OwnedFd>,
+    /// Whether `call` can be signalled by an entry of the ring: it is a registered file, so that an entry that
+    /// was not submitted yet can never name another file, whatever happens to descriptors meanwhile.
+    call_by_ring: bool,
     /// Whether a poll stays armed after an event (Linux 5.13).
     multishot: bool,
 }
@@ -40,8 +50,15 @@ impl<'a> Uring<'a> {
     pub(super) fn new(depth: u16, sources: Sources<'a>) -> io::Result<Self> {
         let completions = (2 * u32::from(depth)).next_power_of_two().clamp(2 * SUBMISSIONS, MAX_COMPLETIONS);
         let (ring, modern) = build_fit(completions)?;
-        let mut engine =
-            Self { ring, sources, backlog: VecDeque::new(), inline: Inline::new(modern), multishot: true };
+        let mut engine = Self {
+            ring,
+            sources,
+            backlog: VecDeque::new(),
+            inline: Inline::new(modern),
+            call: None,
+            call_by_ring: false,
+            multishot: true,
+        };
         engine.arm(KICK);
         engine.arm(MAIL);
         Ok(engine)
@@ -187,6 +204,8 @@ impl Engine for Uring<'_> {
                         *(if token == KICK { kick } else { mail }) = Some((token, result));
                     }
                 }
+                // Only failures are reported: the front-end closed its end.
+                CALL => {}
                 data => {
                     let moved = usize::try_from(result)
                         .map_err(|_| io::Error::from_raw_os_error(result.saturating_neg()));
@@ -198,6 +217,35 @@ impl Engine for Uring<'_> {
             self.rearm(token, result);
         }
         outcome
+    }
+
+    fn set_call(&mut self, call: Option<OwnedFd>) {
+        self.call = call;
+        // Linux 5.17; before, each signal would have a completion.
+        let usable = self.ring.params().is_feature_skip_cqe_on_success();
+        let fd = self.call.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let submitter = self.ring.submitter();
+        let registered = match submitter.register_files_update(CALL_PLACE, &[fd]) {
+            Ok(_) => true,
+            // The first time there is no table yet.
+            Err(_) => submitter.register_files(&[fd]).is_ok(),
+        };
+        self.call_by_ring = usable && registered && self.call.is_some();
+    }
+
+    fn signal(&mut self) {
+        let Some(call) = &self.call else { return };
+        if self.call_by_ring {
+            let entry = opcode::Write::new(Fixed(CALL_PLACE), (&raw const ONE).cast(), 8)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(CALL);
+            // SAFETY: the entry refers to a constant only.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+        }
+        signal(call.as_fd());
     }
 
     fn is_ready(&mut self) -> bool {
