@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
+use rustix::fs::OFlags;
+
 use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
@@ -221,8 +223,12 @@ impl Engine for Uring<'_> {
 
     fn set_call(&mut self, call: Option<OwnedFd>) {
         self.call = call;
-        // Linux 5.17; before, each signal would have a completion.
-        let usable = self.ring.params().is_feature_skip_cqe_on_success();
+        // Linux 5.17; before, each signal would have a completion. And an eventfd that may block is not written to at
+        // once but by a kernel thread (`loop_rw_iter`), which costs far more than a system call.
+        let usable = self.ring.params().is_feature_skip_cqe_on_success()
+            && self.call.as_ref().is_some_and(|call| {
+                rustix::fs::fcntl_getfl(call).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+            });
         let fd = self.call.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let submitter = self.ring.submitter();
         let registered = match submitter.register_files_update(CALL_PLACE, &[fd]) {
@@ -230,7 +236,7 @@ impl Engine for Uring<'_> {
             // The first time there is no table yet.
             Err(_) => submitter.register_files(&[fd]).is_ok(),
         };
-        self.call_by_ring = usable && registered && self.call.is_some();
+        self.call_by_ring = usable && registered;
     }
 
     fn signal(&mut self) {
