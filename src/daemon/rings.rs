@@ -23,7 +23,11 @@ const MAX_OFFLOAD_THREADS: usize = 64;
 pub(super) fn runtime(rings: &Rings, threads: usize) -> Result<RingRuntime, Error> {
     let threads = NonZeroUsize::new(threads.min(MAX_OFFLOAD_THREADS));
     Ok(RingRuntime {
-        options: RingOptions { engine: engine(rings.engine)?, cpu: None, busy_poll: rings.poll },
+        options: RingOptions {
+            engine: engine(rings.engine)?,
+            busy_poll: rings.poll,
+            ..RingOptions::default()
+        },
         affinity: affinity(&rings.affinity)?.into(),
         offload: Arc::new(Offload::new(threads.unwrap_or(Offload::DEFAULT_THREADS))),
     })

@@ -95,6 +95,10 @@ pub struct RingOptions {
     pub cpu: Option<usize>,
     /// How long a ring that runs empty looks for work before it sleeps, at most; zero sleeps at once.
     pub busy_poll: Duration,
+    /// Nobody waits for what this ring answers: after some requests it rests so long, without being kicked, before
+    /// it looks for more, so that one wake-up serves many. Zero does not rest. A queue that fills up is served
+    /// at once all the same.
+    pub rest: Duration,
 }
 
 /// What a ring works with.

@@ -57,8 +57,8 @@ pub(super) struct Driver {
     avail: u16,
     kicked: u16,
     used: u16,
-    /// How long the ring may look for work.
-    pub(super) busy_poll: Duration,
+    /// How the ring is to behave; the engine is chosen when it is made.
+    pub(super) options: RingOptions,
 }
 
 impl Driver {
@@ -78,7 +78,7 @@ impl Driver {
             avail: 0,
             kicked: 0,
             used: 0,
-            busy_poll: Duration::ZERO,
+            options: RingOptions::default(),
         }
     }
 
@@ -132,7 +132,7 @@ impl Driver {
             dirty_log: None,
             service: Arc::<FileService>::clone(service),
             offload: Arc::new(Offload::default()),
-            options: RingOptions { engine, busy_poll: self.busy_poll, ..RingOptions::default() },
+            options: RingOptions { engine, ..self.options },
         };
         Ring::start(config, notifiers, surroundings)
     }

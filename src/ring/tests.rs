@@ -167,7 +167,7 @@ fn a_ring_that_polls_misses_nothing() {
         for (event_idx, limit) in [(true, 50), (false, 50), (true, 1000)] {
             let (_dir, _file, service) = service(1 << 20);
             let mut driver = Driver::new(64, event_idx, false);
-            driver.busy_poll = Duration::from_micros(limit);
+            driver.options.busy_poll = Duration::from_micros(limit);
             let ring = driver.ring(&service, engine);
             for n in 0..600_u64 {
                 let offset = n * 37 % 200 * 4096;
@@ -180,6 +180,33 @@ fn a_ring_that_polls_misses_nothing() {
                     assert_eq!(driver.one(&[(REQUEST, 32)], &[(REPLY, 16)]).1, 16);
                     ring.set_enabled(true).unwrap();
                 }
+            }
+            assert_eq!(ring.stop().next_avail, driver.config().next_avail);
+        }
+    }
+}
+
+/// Batches of all sizes up to a full queue, at all distances.
+#[test]
+fn a_ring_that_rests_misses_nothing() {
+    for engine in ENGINES {
+        for event_idx in [true, false] {
+            let (_dir, _file, service) = service(1);
+            let mut driver = Driver::new(16, event_idx, false);
+            driver.options.rest = Duration::from_micros(700);
+            let ring = driver.ring(&service, engine);
+            driver.write(REQUEST, &head(Op::Echo, 1, 2, false));
+            for n in 0..200_u64 {
+                let batch = 1 + n * 5 % 8;
+                for _ in 0..batch {
+                    driver.add(&[(REQUEST, 32)], &[(REPLY, 32)]);
+                    if n % 3 == 0 {
+                        driver.kick();
+                    }
+                }
+                driver.kick();
+                assert!(driver.wait(batch as usize).iter().all(|used| used.1 == 32));
+                thread::sleep(Duration::from_micros(n * 13 % 900));
             }
             assert_eq!(ring.stop().next_avail, driver.config().next_avail);
         }

@@ -54,10 +54,22 @@ pub(super) fn run(
     };
     tracing::debug!("ring {} moves data by {}", config.name, engine.name());
     let busy_poll = BusyPoll::new(surroundings.options.busy_poll);
+    let rest = surroundings.options.rest;
     let requests = Requests::new(&config, surroundings, Arc::clone(controls));
     engine.set_call(call);
-    let mut worker =
-        Worker { config, err, engine, queue, memory, requests, busy_poll, placed: true, broken: false };
+    let mut worker = Worker {
+        config,
+        err,
+        engine,
+        queue,
+        memory,
+        requests,
+        busy_poll,
+        rest,
+        taken: 0,
+        placed: true,
+        broken: false,
+    };
     let _ = ready.send(Ok(()));
     drop(ready);
     worker.serve(controls);
@@ -101,6 +113,9 @@ struct Worker<'a> {
     memory: SharedMemory,
     requests: Requests,
     busy_poll: BusyPoll,
+    rest: Duration,
+    /// Requests taken since the last rest.
+    taken: u16,
     /// Whether the virtqueue lies in the newest memory table.
     placed: bool,
     /// Whether the driver was found to break the rules; nothing more is taken then.
@@ -124,6 +139,8 @@ impl Worker<'_> {
                 self.collect(Wait::No, &mut events);
             } else if stopping {
                 self.collect(Wait::AtMost(CANCEL_INTERVAL), &mut events);
+            } else if self.may_rest() {
+                self.collect(Wait::AtMost(self.rest), &mut events);
             } else if self.busy_poll.is_on() {
                 self.look_then_sleep(&mut events);
             } else {
@@ -155,6 +172,12 @@ impl Worker<'_> {
             // Not to spin on an error that stays.
             std::thread::sleep(CANCEL_INTERVAL);
         }
+    }
+
+    /// Whether to let requests gather, unasked for, before the next are taken.
+    fn may_rest(&mut self) -> bool {
+        let taken = std::mem::take(&mut self.taken);
+        !self.rest.is_zero() && (1..self.queue.size().div_ceil(2)).contains(&taken)
     }
 
     /// Waits for a kick or another event; returns at once where there is a request already.
@@ -200,6 +223,7 @@ impl Worker<'_> {
             }
             match self.queue.pop() {
                 Ok(Some(head)) => {
+                    self.taken = self.taken.saturating_add(1);
                     let log = self.requests.ring_log();
                     self.queue.disable_kicks(log);
                     self.requests.begin(&mut self.queue, &self.memory, &mut *self.engine, head);

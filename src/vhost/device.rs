@@ -1,6 +1,7 @@
 //! What distinguishes one vhost-user device from another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ring::{Offload, RingOptions, Service};
 
@@ -21,6 +22,12 @@ pub trait Device: Send + Sync {
     /// Who serves the requests of a virtqueue.
     fn service(&self, queue: u16) -> Arc<dyn Service>;
 
+    /// How long requests of a virtqueue may lie, because nobody waits for their answers; zero where somebody
+    /// does. See [`RingOptions::rest`].
+    fn rest(&self, _queue: u16) -> Duration {
+        Duration::ZERO
+    }
+
     /// Back to the state of power-on: the guest is gone or resets the device. No ring is running.
     fn reset(&self);
 }
@@ -40,9 +47,9 @@ pub struct RingRuntime {
 impl RingRuntime {
     /// What the ring of virtqueue `index` may choose. Queue 0, the high-priority one, carries little and
     /// shares the CPU of the first request queue.
-    pub(super) fn options_of(&self, index: u16) -> RingOptions {
+    pub(super) fn options_of(&self, index: u16, rest: Duration) -> RingOptions {
         let turn = usize::from(index.saturating_sub(1)).checked_rem(self.affinity.len());
-        RingOptions { cpu: turn.and_then(|turn| self.affinity.get(turn).copied()), ..self.options }
+        RingOptions { cpu: turn.and_then(|turn| self.affinity.get(turn).copied()), rest, ..self.options }
     }
 }
 
@@ -57,7 +64,9 @@ mod tests {
             affinity: affinity.into(),
             offload: Arc::new(Offload::default()),
         };
-        let cpus = |affinity: &[usize]| [0, 1, 2, 3].map(|queue| runtime(affinity).options_of(queue).cpu);
+        let cpus = |affinity: &[usize]| {
+            [0, 1, 2, 3].map(|queue| runtime(affinity).options_of(queue, Duration::ZERO).cpu)
+        };
         assert_eq!(cpus(&[]), [None; 4]);
         assert_eq!(cpus(&[5, 2]), [Some(5), Some(5), Some(2), Some(5)]);
     }

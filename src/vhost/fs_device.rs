@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Device;
 use crate::fuse::{FileSystem, Handled, Server, Transfer};
@@ -13,6 +14,10 @@ const TAG_LEN: usize = 36;
 
 /// Virtqueue 0 carries FORGET, the request queues follow (section 5.11.2).
 const HIPRIO_QUEUES: u16 = 1;
+
+/// How long FORGETs may lie. Each would wake a thread otherwise, and cost more than the LOOKUP that it answers. Short
+/// enough that a burst of them does not fill a queue of 128, and that an unmount, which waits for them, is not held up.
+const FORGET_REST: Duration = Duration::from_micros(500);
 
 /// A tag that does not fit into the configuration space.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -69,6 +74,10 @@ impl<F: FileSystem> Device for FsDevice<F> {
 
     fn service(&self, _queue: u16) -> Arc<dyn Service> {
         self.service.clone()
+    }
+
+    fn rest(&self, queue: u16) -> Duration {
+        if queue < HIPRIO_QUEUES { FORGET_REST } else { Duration::ZERO }
     }
 
     fn reset(&self) {

@@ -105,7 +105,7 @@ impl Handler {
 }
 
 fn fresh_vrings(device: &dyn Device) -> Vec<Vring> {
-    (0..device.queue_count()).map(|index| Vring::new(device.name(), index, device.service(index))).collect()
+    (0..device.queue_count()).map(|index| Vring::new(device, index)).collect()
 }
 
 /// The front-end is told that the message was not carried out; the connection goes on.

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::RingRuntime;
+use super::{Device, RingRuntime};
 use crate::ring::{DirtyLog, GuestMemory, Notifiers, Ring, RingConfig, Service, Surroundings};
 
 /// Queue size limit of a split virtqueue (virtio 1.2, section 2.7).
@@ -36,6 +37,7 @@ pub(super) struct Vring {
     device: &'static str,
     index: u16,
     service: Arc<dyn Service>,
+    rest: Duration,
     size: Option<u16>,
     addresses: Option<Addresses>,
     /// Guest physical address of the used ring, where its changes are to be logged.
@@ -49,11 +51,12 @@ pub(super) struct Vring {
 }
 
 impl Vring {
-    pub(super) fn new(device: &'static str, index: u16, service: Arc<dyn Service>) -> Self {
+    pub(super) fn new(device: &dyn Device, index: u16) -> Self {
         Self {
-            device,
+            device: device.name(),
             index,
-            service,
+            service: device.service(index),
+            rest: device.rest(index),
             size: None,
             addresses: None,
             log_address: None,
@@ -191,7 +194,7 @@ impl Vring {
             dirty_log: around.dirty_log.cloned(),
             service: Arc::clone(&self.service),
             offload: Arc::clone(&around.runtime.offload),
-            options: around.runtime.options_of(self.index),
+            options: around.runtime.options_of(self.index, self.rest),
         };
         self.running = Some(Ring::start(config, notifiers, surroundings)?);
         Ok(())
