@@ -1,6 +1,7 @@
 //! What did the daemon's processes spend?
 //!
-//! Over the whole tree that grew from the command: sandboxes fork. CPU time is that of the processes' clocks, which
+//! Over the whole tree that grew from the command: sandboxes fork. The tree is found by the parents that `/proc` names
+//! and not by `children`, which the kernel's documentation calls unreliable while processes come and go. CPU time is that of the processes' clocks, which
 //! count ended threads and nanoseconds. Context switches are the sum over the threads that live at the time of asking; a
 //! daemon that starts a thread for each request would escape that, and none does.
 
@@ -21,9 +22,9 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Of a process and its descendants.
-    pub(super) fn of_tree(root: u32) -> Self {
-        tree(root).into_iter().fold(Self::default(), |sum, pid| sum.plus(Self::of_process(pid)))
+    /// Of some processes together.
+    pub(super) fn of(processes: &[u32]) -> Self {
+        processes.iter().fold(Self::default(), |sum, &pid| sum.plus(Self::of_process(pid)))
     }
 
     fn of_process(pid: u32) -> Self {
@@ -69,18 +70,22 @@ pub(super) fn own_cpu() -> Duration {
 
 /// A process and all its descendants.
 pub(super) fn tree(root: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let family: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut found = vec![root];
     let mut next = 0;
     while let Some(&pid) = found.get(next) {
         next += 1;
-        for thread in threads(pid) {
-            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"));
-            found.extend(
-                children.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()),
-            );
-        }
+        found.extend(family.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| *child));
     }
     found
+}
+
+/// The parent of a process, from the fields behind its name, which may itself contain parentheses.
+fn parent(pid: u32) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The threads of a process.
@@ -107,14 +112,14 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "the shell starts another program");
         }
         assert!(tree(own).contains(&child.id()));
-        let usage = Usage::of_tree(child.id());
+        let usage = Usage::of(&tree(child.id()));
         assert!(usage.peak_kib > 100, "{usage:?}");
         for pid in tree(child.id()).into_iter().rev() {
             let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         child.wait().unwrap();
-        assert_eq!(Usage::of_tree(u32::MAX), Usage::default(), "nobody has spent nothing");
+        assert_eq!(Usage::of(&[u32::MAX]), Usage::default(), "nobody has spent nothing");
     }
 
     #[test]

@@ -81,7 +81,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_unit_matches_its_own_pattern_only(
-            seed: u64, block in 0..1_u64 << 40, generation: u32, word in 0..WORDS, bit in 0..64,
+            seed: u64, block in 0..1_u64 << 40, generation: u32, word in 0..WORDS, bit in 0..64_u32,
         ) {
             let pattern = Pattern::new(seed, block * UNIT, generation);
             let mut unit = Unit::new();
@@ -96,7 +96,7 @@ mod tests {
                 prop_assert_eq!(other.difference(&unit).map(|at| at < 16), Some(true));
                 prop_assert_ne!(other.last(), pattern.last(), "torn blocks show");
             }
-            unit.0[word] ^= 1 << bit;
+            unit.0[word] ^= 1_u64 << bit;
             prop_assert_eq!(pattern.difference(&unit), Some(word * 8));
         }
     }

@@ -20,7 +20,7 @@ use super::session::{Session, Shape};
 use super::stats::Round;
 use super::syscalls::Syscalls;
 use super::work::{self, Assignment, DATA, MANY, OTHER, OTHER_SIZE, SCRATCH, Work};
-use super::{Error, host, sys};
+use super::{Error, host, stats, sys};
 
 /// Time of a round that only counts system calls.
 const COUNTING: Duration = Duration::from_millis(500);
@@ -236,10 +236,9 @@ impl Runner<'_> {
         }
         let pace = Pace { limit: Limit::Time(COUNTING), warmup: Duration::ZERO, progress: &|_| {} };
         self.with_session(contender, |session| {
-            let Some(mut syscalls) = Syscalls::start(session.pid()) else { return Ok(None) };
+            let Some(mut syscalls) = Syscalls::start(&session.processes) else { return Ok(None) };
             let measured = self.measure(session, pace, true)?;
-            let per_op = |count: u64| count as f64 / measured.tally.ops.max(1) as f64;
-            Ok(syscalls.count().map(per_op))
+            Ok(syscalls.count().map(|count| stats::per_op(count, &measured)))
         })
     }
 
@@ -266,9 +265,8 @@ impl Runner<'_> {
     fn measure(&self, session: &mut Session, pace: Pace<'_>, disturbed: bool) -> Result<Measured, Error> {
         let mut scripts: Vec<_> =
             self.assignments(disturbed).iter().map(|to| work::script(self.case.work, to)).collect();
-        let pid = session.pid();
-        let Session { channels, watchdog, .. } = session;
-        drive::measure(channels, &mut scripts, self.options.depth, pace, watchdog, &|| Usage::of_tree(pid))
+        let Session { channels, watchdog, processes, .. } = session;
+        drive::measure(channels, &mut scripts, self.options.depth, pace, watchdog, &|| Usage::of(processes))
     }
 
     fn assignments(&self, disturbed: bool) -> Vec<Assignment> {

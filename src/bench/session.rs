@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::launch::Daemon;
 use super::options::{Contender, Options};
-use super::{Error, sys};
+use super::{Error, account, sys};
 use crate::frontend::{
     Channel, ChannelLayout, Connection, Features, ForgetLayout, Forgets, GuestMemory, Layout, Mount, Setup,
     Waker, mount, unmount,
@@ -24,6 +24,8 @@ pub(super) struct Session {
     pub(super) channels: Vec<Channel>,
     pub(super) mount: Mount,
     pub(super) watchdog: Watchdog,
+    /// Those that serve, all of them: no daemon starts another when it is mounted.
+    pub(super) processes: Vec<u32>,
     forgets: Arc<Forgets>,
     connection: Connection,
     daemon: Daemon,
@@ -81,12 +83,8 @@ impl Session {
             return Err(Error::Option { option: "--queues", what: "there must be one".to_owned() });
         };
         let mount = mount(first).map_err(explain)?;
-        Ok(Self { channels, mount, watchdog, forgets, connection, daemon })
-    }
-
-    /// The daemon's first process.
-    pub(super) fn pid(&self) -> u32 {
-        self.daemon.pid()
+        let processes = account::tree(daemon.pid());
+        Ok(Self { channels, mount, watchdog, processes, forgets, connection, daemon })
     }
 
     /// An error of this session, with what the daemon said last where it is the daemon's.
@@ -95,7 +93,7 @@ impl Session {
             return Error::Interrupted;
         }
         match error {
-            Error::Frontend(error) if Daemon::has_ended(self.pid()) => {
+            Error::Frontend(error) if Daemon::has_ended(self.daemon.pid()) => {
                 self.daemon.failed(&format!("ended ({error})"))
             }
             Error::Frontend(error) => self.daemon.failed(&error.to_string()),

@@ -55,6 +55,11 @@ fn per(amount: f64, of: f64) -> f64 {
     if of > 0.0 { amount / of } else { 0.0 }
 }
 
+/// How much of something came on one operation.
+pub(super) fn per_op(amount: u64, measured: &Measured) -> f64 {
+    per(real(amount), real(measured.tally.ops))
+}
+
 impl Round {
     pub(super) fn new(measured: &Measured) -> Self {
         let Measured { tally, elapsed, usage, own_cpu } = measured;

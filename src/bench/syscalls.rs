@@ -11,17 +11,17 @@ use super::account;
 
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Counters on a tree of processes.
+/// Counters on the threads of some processes.
 pub(super) struct Syscalls(Vec<Counter>);
 
 impl Syscalls {
     /// Begins to count. None where the kernel or the permissions do not allow it.
-    pub(super) fn start(root: u32) -> Option<Self> {
+    pub(super) fn start(processes: &[u32]) -> Option<Self> {
         let id = PLACES.iter().find_map(|place| {
             let text = std::fs::read_to_string(format!("{place}/events/raw_syscalls/sys_enter/id")).ok()?;
             text.trim().parse().ok()
         })?;
-        let threads: Vec<u32> = account::tree(root).into_iter().flat_map(account::threads).collect();
+        let threads: Vec<u32> = processes.iter().copied().flat_map(account::threads).collect();
         let mut counters = Vec::with_capacity(threads.len());
         for thread in threads {
             let built = Builder::new(Tracepoint::with_id(id))
