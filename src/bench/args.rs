@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use super::Work;
 use super::options::{Contender, Limit, Options, Verify};
+use super::{Work, values};
 use crate::cli::{ParseExit, Stream};
 
 const PROGRAM: &str = "extentfsd-bench";
@@ -67,11 +67,11 @@ struct CommandLine {
     buffered: bool,
 
     /// Bytes of a transfer: a multiple of 4K up to 4M [default: 4K, 1M for seqread and seqwrite]
-    #[arg(long, value_name = "BYTES", value_parser = block_size, help_heading = "Load")]
+    #[arg(long, value_name = "BYTES", value_parser = values::block_size, help_heading = "Load")]
     block_size: Option<u32>,
 
     /// Bytes of the file that is read and written; K, M and G are understood
-    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = file_size, help_heading = "Load")]
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = values::file_size, help_heading = "Load")]
     file_size: u64,
 
     /// Files in the directory that metadata workloads use
@@ -87,7 +87,7 @@ struct CommandLine {
     depth: u16,
 
     /// Seconds of a round [default: 3]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "ops", help_heading = "Rounds")]
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds, conflicts_with = "ops", help_heading = "Rounds")]
     time: Option<Duration>,
 
     /// Operations of a round, instead of a time
@@ -95,7 +95,7 @@ struct CommandLine {
     ops: Option<u64>,
 
     /// Seconds before each round that do not count; without effect with --ops
-    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds_or_none, help_heading = "Rounds")]
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = values::seconds_or_none, help_heading = "Rounds")]
     warmup: Duration,
 
     /// Rounds of each command
@@ -116,11 +116,11 @@ struct CommandLine {
     no_syscalls: bool,
 
     /// Entries of each queue: a power of two, 8 to 1024
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = queue_size, hide_short_help = true, help_heading = "Driver")]
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = values::queue_size, hide_short_help = true, help_heading = "Driver")]
     queue_size: u16,
 
     /// Bytes of one buffer of a payload: 4K is a guest whose pages are scattered
-    #[arg(long, value_name = "BYTES", default_value = "4K", value_parser = block_size, hide_short_help = true, help_heading = "Driver")]
+    #[arg(long, value_name = "BYTES", default_value = "4K", value_parser = values::block_size, hide_short_help = true, help_heading = "Driver")]
     segment: u32,
 
     /// Do not use EVENT_IDX: a signal for each batch
@@ -343,61 +343,6 @@ fn contenders(commands: impl Iterator<Item = String>) -> Result<Vec<Contender>, 
         contenders.push(Contender { label, command });
     }
     Ok(contenders)
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    let (number, unit) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (text.get(..text.len() - 1), 1 << 10),
-        Some(b'm' | b'M') => (text.get(..text.len() - 1), 1 << 20),
-        Some(b'g' | b'G') => (text.get(..text.len() - 1), 1 << 30),
-        _ => (Some(text), 1_u64),
-    };
-    number
-        .filter(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|number| number.parse::<u64>().ok()?.checked_mul(unit))
-        .ok_or_else(|| "expected bytes, with a suffix K, M or G if you like".to_owned())
-}
-
-fn block_size(text: &str) -> Result<u32, String> {
-    let bytes = size(text)?;
-    match u32::try_from(bytes) {
-        Ok(bytes) if (4096..=4 << 20).contains(&bytes) && bytes.is_multiple_of(4096) => Ok(bytes),
-        _ => Err("must be 4K to 4M in steps of 4K".to_owned()),
-    }
-}
-
-fn file_size(text: &str) -> Result<u64, String> {
-    let bytes = size(text)?;
-    if (4096..=1 << 40).contains(&bytes) && bytes.is_multiple_of(4096) {
-        return Ok(bytes);
-    }
-    Err("must be 4K to 1024G in steps of 4K".to_owned())
-}
-
-fn queue_size(text: &str) -> Result<u16, String> {
-    match text.parse::<u16>() {
-        Ok(size) if (8..=1024).contains(&size) && size.is_power_of_two() => Ok(size),
-        _ => Err("must be a power of two, 8 to 1024".to_owned()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    seconds_or_none(text).and_then(|time| {
-        if time < Duration::from_millis(10) {
-            Err("must be 0.01 to 3600 seconds".to_owned())
-        } else {
-            Ok(time)
-        }
-    })
-}
-
-fn seconds_or_none(text: &str) -> Result<Duration, String> {
-    // Digits and a point only: no infinities, exponents or signs.
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    match text.parse::<f64>() {
-        Ok(seconds) if plain && (0.0..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("must be 0 to 3600 seconds, such as 1 or 0.5".to_owned()),
-    }
 }
 
 #[cfg(test)]

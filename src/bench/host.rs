@@ -105,7 +105,7 @@ fn client(work: Work, to: &Assignment, clockwork: &Clockwork, budget: Option<u64
             let slot = usize::try_from(slot).unwrap_or_default();
             free.push(slot);
             let Some(buffer) = buffers.get_mut(slot) else { continue };
-            match end(buffer, &content, to.block, result) {
+            match end(buffer, &content, to, result) {
                 Ok(()) if going => tally.count(1, to.block, now.saturating_duration_since(buffer.begun)),
                 Ok(()) => {}
                 Err(error) => failure = failure.or(Some(error)),
@@ -156,7 +156,8 @@ fn begin(
     }
 }
 
-fn end(buffer: &mut Buffer, content: &Content, block: u32, result: i32) -> Result<(), Error> {
+fn end(buffer: &mut Buffer, content: &Content, to: &Assignment, result: i32) -> Result<(), Error> {
+    let block = to.block;
     let (offset, write) = (buffer.offset, buffer.write);
     match u32::try_from(result) {
         Ok(length) if length == block => {}
@@ -171,7 +172,7 @@ fn end(buffer: &mut Buffer, content: &Content, block: u32, result: i32) -> Resul
         return Ok(());
     }
     let notes = std::mem::take(&mut buffer.notes);
-    let checked = content.check_slice(buffer.slice(), offset, &notes);
+    let checked = content.check_slice(buffer.slice(), offset, &notes, to.verify);
     buffer.notes = notes;
     checked
 }

@@ -7,7 +7,7 @@
 //!
 //! | file | its question |
 //! |---|---|
-//! | `args`, `options` | what is to be measured? |
+//! | `args`, `values`, `options` | what is to be measured? |
 //! | `launch` | how does a daemon start and end? |
 //! | `account`, `syscalls`, `sys` | what did its processes spend? |
 //! | `session` | how is it connected and mounted? |
@@ -35,6 +35,7 @@ mod session;
 mod stats;
 mod sys;
 mod syscalls;
+mod values;
 mod work;
 
 pub use args::parse;

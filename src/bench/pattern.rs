@@ -61,15 +61,16 @@ impl Unit {
         Self::new_zeroed()
     }
 
-    /// The offset and the generation that it claims.
-    pub(super) fn claim(&self) -> (u64, u64) {
-        let [offset, generation, ..] = self.0;
-        (offset, generation)
-    }
-
     pub(super) fn bytes(&self) -> &[u8] {
         self.as_bytes()
     }
+}
+
+/// What the bytes of a unit claim to be, offset and generation, and their last word.
+pub(super) fn edges(bytes: &[u8]) -> ((u64, u64), u64) {
+    let word = |at: Option<&[u8; 8]>| at.map_or(0, |word| u64::from_ne_bytes(*word));
+    let second = bytes.get(8..).and_then(|rest| rest.first_chunk());
+    ((word(bytes.first_chunk()), word(second)), word(bytes.last_chunk()))
 }
 
 #[cfg(test)]
@@ -86,8 +87,7 @@ mod tests {
             let pattern = Pattern::new(seed, block * UNIT, generation);
             let mut unit = Unit::new();
             pattern.fill(&mut unit);
-            prop_assert_eq!(unit.claim(), (block * UNIT, u64::from(generation)));
-            prop_assert_eq!(unit.0[WORDS - 1], pattern.last());
+            prop_assert_eq!(edges(unit.bytes()), ((block * UNIT, u64::from(generation)), pattern.last()));
             prop_assert_eq!(pattern.difference(&unit), None);
             for other in [
                 Pattern::new(seed, block * UNIT + UNIT, generation),
