@@ -15,7 +15,7 @@
 //! | room | the question it answers |
 //! |---|---|
 //! | [`frontend`] | what do a virtual machine monitor and its guest's driver do? |
-//! | [`bench`] | how fast is a daemon, and what does it cost? |
+//! | [`bench`](mod@bench) | how fast is a daemon, and what does it cost? |
 //!
 //! Dependencies point downwards: `vhost` and `ring` know `fuse`, `fuse` knows only its own
 //! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues. `bench` knows `frontend`,

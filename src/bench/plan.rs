@@ -42,10 +42,10 @@ pub fn run(options: &Options) -> Result<String, Error> {
     sys::catch_signals();
     let place = Place::new(options)?;
     let cases = cases(options);
-    let per_case = u64::from(options.rounds) + u64::from(options.syscalls);
-    let rounds: u64 = cases
+    let rounds = cases
         .iter()
-        .map(|case| options.contenders.iter().filter(|c| can(c, *case)).count() as u64 * per_case)
+        .flat_map(|case| options.contenders.iter().filter(|contender| can(contender, *case)))
+        .map(|contender| u64::from(options.rounds) + u64::from(counts(options, contender)))
         .sum();
     let mut reporter = Reporter::new(rounds, options.quiet);
     let mut results = Vec::new();
@@ -74,6 +74,11 @@ fn can(contender: &Contender, case: Case) -> bool {
     !contender.is_host() || case.work.host_can()
 }
 
+/// Whether system calls are counted: the host has no processes of its own.
+fn counts(options: &Options, contender: &Contender) -> bool {
+    options.syscalls && !contender.is_host()
+}
+
 fn run_case(
     options: &Options,
     case: Case,
@@ -90,10 +95,9 @@ fn run_case(
         })
         .collect();
     // Round 0 counts system calls.
-    let first = u32::from(!options.syscalls);
-    for number in first..=options.rounds {
+    for number in 0..=options.rounds {
         for (contender, result) in options.contenders.iter().zip(&mut contenders) {
-            if !can(contender, case) {
+            if !can(contender, case) || number == 0 && !counts(options, contender) {
                 continue;
             }
             let what =
@@ -231,9 +235,6 @@ impl Runner<'_> {
 
     /// System calls of one operation, where they can be counted.
     fn count(&self, contender: &Contender) -> Result<Option<f64>, Error> {
-        if contender.is_host() {
-            return Ok(None);
-        }
         let pace = Pace { limit: Limit::Time(COUNTING), warmup: Duration::ZERO, progress: &|_| {} };
         self.with_session(contender, |session| {
             let Some(mut syscalls) = Syscalls::start(&session.processes) else { return Ok(None) };
