@@ -10,11 +10,21 @@
 //! | [`fuse`] | what does a FUSE message mean, and what does its answer look like? |
 //! | [`fs`] | how is a FUSE operation done on a host directory? |
 //!
+//! And the house across the street, the load generator `extentfsd-bench`, which knows the daemon only by its socket:
+//!
+//! | room | the question it answers |
+//! |---|---|
+//! | [`frontend`] | what do a virtual machine monitor and its guest's driver do? |
+//! | [`bench`](mod@bench) | how fast is a daemon, and what does it cost? |
+//!
 //! Dependencies point downwards: `vhost` and `ring` know `fuse`, `fuse` knows only its own
-//! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues.
+//! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues. `bench` knows `frontend`,
+//! and `frontend` of the others only [`fuse::abi`], the layout of messages.
 
+pub mod bench;
 pub mod cli;
 pub mod daemon;
+pub mod frontend;
 pub mod fs;
 pub mod fuse;
 pub mod ring;
