@@ -7,11 +7,14 @@
 //! A *slot* is a place for one chain. With INDIRECT_DESC it is one descriptor that points to a table of the slot's
 //! own; without, it is a fixed run of the queue's descriptors. Either way there is no free list to keep.
 
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{Error, GuestMemory, Layout};
 
@@ -77,6 +80,8 @@ pub struct Virtqueue {
     event_idx: bool,
     kick: EventFd,
     call: EventFd,
+    /// Where this side sleeps until `call` is signalled.
+    doorbell: Epoll,
     /// Index of the next chain to stage.
     staged: u16,
     /// The index that the device sees.
@@ -107,10 +112,15 @@ impl Virtqueue {
     /// # Errors
     /// No descriptors left for the two eventfds.
     pub fn new(memory: Arc<GuestMemory>, at: Addresses, event_idx: bool) -> Result<Self, Error> {
-        let eventfd = || EventFd::new(EFD_CLOEXEC).map_err(Error::system("eventfd"));
+        // As QEMU's are (`event_notifier_init`); it matters to devices that signal in other ways than by write(2).
+        let eventfd = || EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(Error::system("eventfd"));
         let (kick, call) = (eventfd()?, eventfd()?);
+        let doorbell = Epoll::new().map_err(Error::system("epoll"))?;
+        doorbell
+            .ctl(ControlOperation::Add, call.as_raw_fd(), EpollEvent::new(EventSet::IN, 0))
+            .map_err(Error::system("epoll"))?;
         let abandoned = Arc::default();
-        Ok(Self { memory, at, event_idx, kick, call, staged: 0, published: 0, taken: 0, abandoned })
+        Ok(Self { memory, at, event_idx, kick, call, doorbell, staged: 0, published: 0, taken: 0, abandoned })
     }
 
     /// Where it lies.
@@ -252,8 +262,9 @@ impl Virtqueue {
         if self.memory.load_u16(self.at.used + 2, Ordering::Acquire) != self.taken {
             return Ok(());
         }
-        match self.call.read() {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+        let woken = self.doorbell.wait(-1, &mut [EpollEvent::default()]).and_then(|_| self.call.read());
+        match woken {
+            Err(error) if !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
                 Err(Error::system("waiting for the device")(error))
             }
             _ if self.abandoned.load(Ordering::Acquire) => Err(Error::Abandoned),
