@@ -76,6 +76,9 @@ class Round:
         self.heads: dict[str, int] = {}
         self.complaints: list[str] = []
         self.output: list[str] = []
+        # Whose turn it is, and what the guest's kernel said of peers: that is not for us to judge.
+        self.current = ""
+        self.about_peers: set[str] = set()
 
     def run(self) -> list[str]:
         """Starts the daemons, boots, follows the guest to its end; returns what was wrong. Raises guest.BootFailure."""
@@ -97,13 +100,13 @@ class Round:
             limits = {step.name: 3 * step.limit for step in self.planned}
             outcome = guest.boot(
                 words, environment, self.logs / "console.log", limits, guest.BOOT_SECONDS["uml" if self.kind == "uml" else "qemu"],
-                BOOT_ALLOWANCE + sum(limits.values()), self.output.append,
+                BOOT_ALLOWANCE + sum(limits.values()), self.show,
                 lambda: all(server.alive() for _, server in servers),
                 lambda pid: self.heads.__setitem__(GUEST, pid), self.observe,
             )  # fmt: skip
             for _, server in servers:
                 server.finish()
-        self.complaints += outcome.complaints
+        self.complaints += [text for text in outcome.complaints if text not in self.about_peers]
         for target, server in servers:
             self.complaints += [f"{target.name}: {text}" for text in server.complaints()]
         missing = [step for step in self.planned if step.status is None]
@@ -134,13 +137,24 @@ class Round:
             plan = {"TREE": f"/{TREE}", "TREE_FILES": str(sourcetree.files(sourcetree.archive()))}
         guest.write_initrd(self.kind, plan, [], additions, path, ("fio",))
 
+    def show(self, line: str) -> None:
+        """One line of the guest that is not marked."""
+        self.output.append(line)
+        ours = any(target.name == self.current and daemon.is_ours(list(target.command)) for target in self.targets if target.command)
+        if "virtio-fs: " in line and not ours:
+            self.about_peers.add(f"guest kernel: {line.strip()}")
+
     def observe(self, words: list[str]) -> None:
         """One marked line of the guest."""
         verb, *rest = words
+        if verb == "leave":
+            self.current = rest[0]
         step = self.by_name.get(rest[0]) if rest else None
         if step is None:
             return
-        if verb == "start":
+        if verb == "begin":
+            self.current = step.target.name
+        elif verb == "start":
             if step.target.kind == "host":
                 self.start_on_host(step)
             step.clocks = [self.clocks(step)]
