@@ -98,8 +98,9 @@ class Round:
             words, environment = guest.command(self.kind, initrd, devices, self.logs)
             (self.logs / "guest.command").write_text(shlex.join(words) + "\n")
             limits = {step.name: 3 * step.limit for step in self.planned}
+            boot_limit = guest.BOOT_SECONDS["uml" if self.kind == "uml" else "qemu"]
             outcome = guest.boot(
-                words, environment, self.logs / "console.log", limits, guest.BOOT_SECONDS["uml" if self.kind == "uml" else "qemu"],
+                words, environment, self.logs / "console.log", limits, boot_limit,
                 BOOT_ALLOWANCE + sum(limits.values()), self.show,
                 lambda: all(server.alive() for _, server in servers),
                 lambda pid: self.heads.__setitem__(GUEST, pid), self.observe,
@@ -111,7 +112,9 @@ class Round:
             self.complaints += [f"{target.name}: {text}" for text in server.complaints()]
         missing = [step for step in self.planned if step.status is None]
         if missing:
-            self.complaints.append(f"{len(missing)} steps were not reached, the first {missing[0].job.name} on {missing[0].target.name}")
+            self.complaints.append(
+                f"{len(missing)} steps were not reached, the first {missing[0].job.name} on {missing[0].target.name}"
+            )
         return self.complaints
 
     def write_initrd(self, path: Path) -> None:
@@ -121,7 +124,9 @@ class Round:
         (files / "jobs").mkdir(parents=True)
         for job in jobs.values():
             (files / "jobs" / job.name).write_text(job.script(self.runtime))
-        (files / "jobs" / "idle").write_text(f"before() {{ :; }}\nrun() {{ sleep {self.runtime + HOST_SLACK}; }}\nafter() {{ :; }}\n")
+        (files / "jobs" / "idle").write_text(
+            f"before() {{ :; }}\nrun() {{ sleep {self.runtime + HOST_SLACK}; }}\nafter() {{ :; }}\n"
+        )
         lines = [
             f"{step.name} {step.job.name if step.target.kind != 'host' else 'idle'} {step.target.name} {step.limit}\n"
             for step in self.planned
@@ -129,7 +134,12 @@ class Round:
         (files / "steps").write_text("".join(lines))
         (files / "targets").write_text("".join(f"{target.line()}\n" for target in self.targets))
         plan = {}
-        additions = {"rig/steps": files / "steps", "rig/targets": files / "targets", "rig/jobs": files / "jobs", "rig/main": FOLDER / "guest"}
+        additions = {
+            "rig/steps": files / "steps",
+            "rig/targets": files / "targets",
+            "rig/jobs": files / "jobs",
+            "rig/main": FOLDER / "guest",
+        }
         if any(job.run.startswith("guest-smoke") for job in jobs.values()):
             additions["usr/bin/guest-smoke"] = daemon.target_folder() / "guest-smoke"
         if any(job.needs_tree for job in jobs.values()):
@@ -140,7 +150,11 @@ class Round:
     def show(self, line: str) -> None:
         """One line of the guest that is not marked."""
         self.output.append(line)
-        ours = any(target.name == self.current and daemon.is_ours(list(target.command)) for target in self.targets if target.command)
+        ours = any(
+            target.name == self.current and daemon.is_ours(list(target.command))
+            for target in self.targets
+            if target.command
+        )
         if "virtio-fs: " in line and not ours:
             self.about_peers.add(f"guest kernel: {line.strip()}")
 
@@ -195,7 +209,9 @@ class Round:
                 return
         if step.status != 0:
             why = "time limit" if step.status in (124, 137) else f"exit status {step.status}"
-            self.complaints.append(f"{where}: {why}; {' | '.join(line for line in self.output[-5:] if not line.startswith('--- '))}")
+            self.complaints.append(
+                f"{where}: {why}; {' | '.join(line for line in self.output[-5:] if not line.startswith('--- '))}"
+            )
             return
         try:
             if step.host:

@@ -46,7 +46,10 @@ class Job:
 
     def script(self, runtime: float) -> str:
         """The three parts as functions of a shell."""
-        run = self.run or f'{shlex.join(["fio", *self.fio_words(runtime)])} --filename="$DATA" --output="$OUT" --output-format=json'
+        run = (
+            self.run
+            or f'{shlex.join(["fio", *self.fio_words(runtime)])} --filename="$DATA" --output="$OUT" --output-format=json'
+        )
         parts = {"before": self.before or "settle", "run": run, "after": self.after or ":"}
         return "".join(f"{name}() {{\n{body}\n}}\n" for name, body in parts.items())
 
@@ -104,7 +107,16 @@ def through_guest_cache() -> list[Job]:
     )
     return [
         *(
-            Job(name, "buffered", f"buffered, {unit}", at, unit, f"buffered {at}", (*words, "--ioengine=psync"), allowance=90)
+            Job(
+                name,
+                "buffered",
+                f"buffered, {unit}",
+                at,
+                unit,
+                f"buffered {at}",
+                (*words, "--ioengine=psync"),
+                allowance=90,
+            )
             for name, at, unit, words in buffered
         ),
         *(
@@ -132,7 +144,8 @@ def small_files(files: int) -> list[Job]:
     words = f"guest-smoke smallfiles {{phase}} --processes 4 --files {files} small"
     return [
         Job(
-            f"smallfile-{phase}", "smallfile", "files of 4K, 4 processes", phase, "files/s", f"4 processes {what} {4 * files} files",
+            f"smallfile-{phase}", "smallfile", "files of 4K, 4 processes", phase, "files/s",
+            f"4 processes {what} {4 * files} files",
             run=f'{words.format(phase=phase)} >"$OUT"', before=f"settle; {before}" if before else "", allowance=120,
         )
         for phase, what, before in (
@@ -164,7 +177,10 @@ def source_tree() -> list[Job]:
 
 def verified() -> Job:
     """Never left out: what is written is read back, directly and through the guest's cache, and every block compared."""
-    check = 'fio --name=verify --bs=4k --rw=randwrite --verify=crc32c --verify_fatal=1 --do_verify=1 --output="$OUT" --output-format=json'
+    check = (
+        "fio --name=verify --bs=4k --rw=randwrite --verify=crc32c --verify_fatal=1 --do_verify=1 "
+        '--output="$OUT" --output-format=json'
+    )
     return Job(
         "verify", "verify", "", "", "IOPS", "write, read back and compare",
         before=f'settle; {check} --filename="$DATA" --size=4m --direct=1 --ioengine=io_uring --iodepth=16',

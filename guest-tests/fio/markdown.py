@@ -19,7 +19,9 @@ def section(known: Results, picture: str) -> str:
         names = [name for name, job in known.jobs.items() if job["group"] == group]
         parts.append(f"### {group}\n\n" + "\n".join(f"* `{name}`: {known.jobs[name]['what']}" for name in names))
         parts.append(throughput(known, table, names))
-        parts.append("Processor time per operation in microseconds, daemon + guest:\n\n" + processor(known, table, names))
+        parts.append(
+            "Processor time per operation in microseconds, daemon + guest:\n\n" + processor(known, table, names)
+        )
         if slow := latencies(known, table, names):
             parts.append("Completion latency in microseconds, median and 99th percentile:\n\n" + slow)
     if known.complaints:
@@ -29,11 +31,14 @@ def section(known: Results, picture: str) -> str:
 
 def facts(known: Results) -> str:
     """What ran, where and how."""
-    lines = [f"* {name}: {f'`{text}`' if name in ('command', 'commit') else text}" for name, text in known.about.items()]
+    lines = [
+        f"* {name}: {f'`{text}`' if name in ('command', 'commit') else text}" for name, text in known.about.items()
+    ]
+    lines += sorted({f"* fio: {one.raw['fio version']}" for one in known.samples if "fio version" in one.raw})
     lines += [f"* `{name}`: {what}" for name, what in known.targets.items()]
     lines.append(
-        f"* {known.rounds} rounds, each a boot with all of them attached, every job on each back to back; fio jobs run "
-        f"{known.runtime:g} s. Cells are medians, and half the distance from the lowest to the highest round in percent of "
+        f"* {known.rounds} round{'s' if known.rounds > 1 else ''}, each a boot with all of them attached, every job on "
+        f"each back to back; fio jobs run {known.runtime:g} s. Cells are medians, and half the distance from the lowest to the highest round in percent of "
         "the median. Ratios are medians of the ratios within a round."
     )
     return "\n".join(lines)
@@ -108,14 +113,24 @@ def fine(value: float) -> str:
 
 
 def grid(header: list[str], rows: list[list[str]]) -> str:
-    """A table whose columns line up in the source too; numbers stand to the right."""
-    columns = [list(column) for column in zip(header, *rows, strict=True)]
+    """A table whose columns line up in the source too; numbers stand to the right. A column without any value is left out."""
+    every = [list(column) for column in zip(header, *rows, strict=True)]
+    columns = [column for index, column in enumerate(every) if index == 0 or any(column[1:])]
     widths = [max(len(text) for text in column) for column in columns]
     lines = [
-        "| " + " | ".join(text.ljust(width) if index == 0 else text.rjust(width) for index, (text, width) in enumerate(zip(row, widths, strict=True))) + " |"
-        for row in (header, *rows)
+        "| "
+        + " | ".join(
+            text.ljust(width) if index == 0 else text.rjust(width)
+            for index, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in zip(*columns, strict=True)
     ]
-    rule = "|" + "|".join(("-" * (width + 2)) if index == 0 else "-" * (width + 1) + ":" for index, width in enumerate(widths)) + "|"
+    rule = (
+        "|"
+        + "|".join(("-" * (width + 2)) if index == 0 else "-" * (width + 1) + ":" for index, width in enumerate(widths))
+        + "|"
+    )
     return "\n".join([lines[0], rule, *lines[1:]])
 
 

@@ -17,7 +17,7 @@ REFERENCE = "host"
 COLUMNS = 2
 PANEL, GAP, MARGIN = 540, 40, 24
 UPPER, LOWER, AXIS = 150, 80, 64
-TITLE, LABELS, BETWEEN = 30, 34, 26
+TITLE, LABELS, BETWEEN = 40, 34, 26
 HEAD = 64
 PANEL_HEIGHT = TITLE + UPPER + BETWEEN + LOWER + LABELS
 
@@ -28,19 +28,27 @@ class Drawing:
     def __init__(self):
         self.parts: list[str] = []
 
-    def text(self, x: float, y: float, words: str, *, size: int = 12, anchor: str = "start", colour: str = "#222", bold=False) -> None:
+    def text(
+        self, x: float, y: float, words: str, *, size: int = 12, anchor: str = "start", colour: str = "#222", bold=False
+    ) -> None:
         """Text whose baseline is at y."""
         weight = ' font-weight="600"' if bold else ""
-        self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"{weight}>{escape(words)}</text>')
+        self.parts.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"{weight}>{escape(words)}</text>'
+        )
 
     def line(self, x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> None:
         """A straight line."""
-        self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}"/>')
+        self.parts.append(
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}"/>'
+        )
 
     def box(self, x: float, y: float, width: float, height: float, colour: str, hint: str = "") -> None:
         """A filled rectangle; the hint is shown where the pointer rests."""
         inner = f"<title>{escape(hint)}</title>" if hint else ""
-        self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{max(height, 0):.1f}" fill="{colour}">{inner}</rect>')
+        self.parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{max(height, 0):.1f}" fill="{colour}">{inner}</rect>'
+        )
 
     def svg(self, width: float, height: float) -> str:
         """The whole picture."""
@@ -72,7 +80,13 @@ def drawn(known: Results) -> str:
 
 def head(drawing: Drawing, known: Results, colours: dict[str, str]) -> None:
     """What this is, and whose bars have which colour."""
-    drawing.text(MARGIN, 24, f"{known.about.get('guest', '')}; {known.rounds} rounds", size=12, colour="#555")
+    drawing.text(
+        MARGIN,
+        24,
+        f"{known.about.get('guest', '')}; {known.rounds} round{'s' if known.rounds > 1 else ''} of {known.runtime:g} s",
+        size=12,
+        colour="#555",
+    )
     x = float(MARGIN)
     for target, colour in colours.items():
         drawing.box(x, 36, 12, 12, colour)
@@ -80,7 +94,9 @@ def head(drawing: Drawing, known: Results, colours: dict[str, str]) -> None:
         x += 17 + 8.2 * len(target) + 22
 
 
-def panel(drawing: Drawing, known: Results, table: Table, family: str, names: list[str], colours: dict[str, str], corner) -> None:
+def panel(
+    drawing: Drawing, known: Results, table: Table, family: str, names: list[str], colours: dict[str, str], corner
+) -> None:
     """Throughput above, processor time below, one group of bars for each job."""
     x, y = corner
     unit = table.unit(names[0])
@@ -97,9 +113,22 @@ def panel(drawing: Drawing, known: Results, table: Table, family: str, names: li
     group = (PANEL - AXIS) / len(names)
     for index, job in enumerate(names):
         middle = x + AXIS + (index + 0.5) * group
-        drawing.text(middle, y + PANEL_HEIGHT - LABELS + 15, known.jobs[job]["at"], anchor="middle", size=12 if len(names) < 4 else 11)
+        drawing.text(
+            middle,
+            y + PANEL_HEIGHT - LABELS + 15,
+            known.jobs[job]["at"],
+            anchor="middle",
+            size=12 if len(names) < 4 else 11,
+        )
     if all(known.jobs[job]["at"].isdigit() for job in names):
-        drawing.text(x + AXIS + (PANEL - AXIS) / 2, y + PANEL_HEIGHT - LABELS + 30, "numjobs", anchor="middle", size=11, colour="#555")
+        drawing.text(
+            x + AXIS + (PANEL - AXIS) / 2,
+            y + PANEL_HEIGHT - LABELS + 30,
+            "numjobs",
+            anchor="middle",
+            size=11,
+            colour="#555",
+        )
 
 
 def chart(
@@ -110,7 +139,7 @@ def chart(
     x, y = corner
     spreads = {(job, target): spread for job in names for target in colours if (spread := value(job, target))}
     top, step = scale(max((spread.high for spread in spreads.values()), default=1.0), 4 if height > 100 else 2)
-    drawing.text(x + AXIS, y - 5, axis, size=11, colour="#555")
+    drawing.text(x, y - 8, axis, size=11, colour="#555")
     for count in range(round(top / step) + 1):
         at = y + height * (1 - count * step / top)
         drawing.line(x + AXIS, at, x + PANEL, at, "#444" if count == 0 else "#e3e3e3")
@@ -125,12 +154,21 @@ def chart(
                 continue
             tall = height * spread.median / top
             at = left + place * bar
-            drawing.box(at + 0.5, y + height - tall, bar - 1, tall, colour, f"{target}, {job}: {short(spread.median)} {axis}")
+            drawing.box(
+                at + 0.5, y + height - tall, bar - 1, tall, colour, f"{target}, {job}: {short(spread.median)} {axis}"
+            )
             if spread.high > spread.low:
                 middle = at + bar / 2
-                drawing.line(middle, y + height * (1 - spread.high / top), middle, y + height * (1 - spread.low / top), "#222", 1.2)
+                drawing.line(
+                    middle,
+                    y + height * (1 - spread.high / top),
+                    middle,
+                    y + height * (1 - spread.low / top),
+                    "#222",
+                    1.2,
+                )
         if job in notes:
-            drawing.text(x + AXIS + (index + 0.5) * group, y - 5, notes[job], anchor="middle", size=10, colour="#888")
+            drawing.text(x + AXIS + (index + 0.5) * group, y - 8, notes[job], anchor="middle", size=10, colour="#888")
 
 
 def scale(highest: float, wanted: int) -> tuple[float, float]:

@@ -116,11 +116,15 @@ def named(words: str) -> dict[str, str]:
         if not given and name not in KNOWN:
             raise UsageError(f"no daemon {name!r}; there are {', '.join(KNOWN)}, or NAME=COMMAND")
         if not name or len(name) > NAME_LENGTH or not all(letter.isalnum() or letter in "-_." for letter in name):
-            raise UsageError(f"{name!r} is no name for a daemon: letters, digits, '-', '_' and '.', at most {NAME_LENGTH}")
+            raise UsageError(
+                f"{name!r} is no name for a daemon: letters, digits, '-', '_' and '.', at most {NAME_LENGTH}"
+            )
         if name in found:
             raise UsageError(f"daemon {name!r} is named twice")
         if given and (name in WITHOUT_COMMAND or not command.strip("'\"")):
-            raise UsageError(f"daemon {name!r}: {'takes no command' if name in WITHOUT_COMMAND else 'its command is empty'}")
+            raise UsageError(
+                f"daemon {name!r}: {'takes no command' if name in WITHOUT_COMMAND else 'its command is empty'}"
+            )
         found[name] = command
     if not found:
         raise UsageError("--daemons names none")

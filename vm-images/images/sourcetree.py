@@ -30,10 +30,13 @@ def make(packages: debian.Archive, package: str, target: Path) -> None:
         (packed,) = (work / "package" / "usr" / "src").glob("linux-source-*.tar.xz")
         wanted = [f"{packed.name.removesuffix('.tar.xz')}/{folder}" for folder in FOLDERS]
         cache.run(
-            ["tar", "-x", "--use-compress-program=xz -T0", "-C", work, "-f", packed, *wanted], heartbeat="unpacking sources"
+            ["tar", "-x", "--use-compress-program=xz -T0", "-C", work, "-f", packed, *wanted],
+            heartbeat="unpacking sources",
         )
         (tree,) = (path for path in work.glob("linux-source-*") if path.is_dir())
-        cache.run(["tar", "-c", "--sort=name", "--owner=root", "--group=root", "-C", tree, "-f", work / target.name, *FOLDERS])
+        cache.run(
+            ["tar", "-c", "--sort=name", "--owner=root", "--group=root", "-C", tree, "-f", work / target.name, *FOLDERS]
+        )
         cache.run(["rm", "-r", tree, work / "package"])
 
 
