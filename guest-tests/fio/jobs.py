@@ -167,7 +167,7 @@ def source_tree() -> list[Job]:
     )  # fmt: skip
     return [
         Job(
-            name, "tree", "kernel source tree", name, "files/s", f"{what} fs/ and include/ of the kernel",
+            name, "tree", "kernel source tree", name, "files/s", f"{what} fs/ and include/linux/ of the kernel",
             run=f"work() {{ set -o pipefail; {command}; }}; timed $TREE_FILES work",
             before=f"settle; {before}" if before else "", after=after, allowance=240, needs_tree=True,
         )
