@@ -73,7 +73,9 @@ fn one(options: &Options, worker: usize, number: usize) -> anyhow::Result<()> {
             let length = fs::symlink_metadata(&path)?.len();
             ensure!(length == u64::try_from(options.size)?, "it has {length} bytes");
         }
-        Phase::Read => ensure!(fs::read(&path)? == content(worker, number, options.size), "its content is wrong"),
+        Phase::Read => {
+            ensure!(fs::read(&path)? == content(worker, number, options.size), "its content is wrong")
+        }
         Phase::Unlink => {
             fs::remove_file(&path)?;
             if (number + 1).is_multiple_of(CROWD) || number + 1 == options.files {
