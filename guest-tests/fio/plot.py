@@ -4,14 +4,16 @@ A bar ends at the median, the line on it goes from the lowest to the highest rou
 lower half the daemon's processor time per operation.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from html import escape
 
 from .results import Results, Spread, Table
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLOURS = ("#0072B2", "#E69F00", "#F0C987", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+# Okabe and Ito's colours, which colour-blind readers can tell apart; those that are always there always have the same.
+COLOURS = {"extentfsd": "#0072B2", "virtiofsd": "#E69F00", "virtiofsd-pool4": "#F0C987", "virtio-blk": "#009E73"}
+OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#999999")
 # Not a bar: the host alone is so much faster that the others would be flat beside it.
 REFERENCE = "host"
 COLUMNS = 2
@@ -63,7 +65,8 @@ def drawn(known: Results) -> str:
     """The picture of all families that were measured."""
     table, drawing = Table(known), Drawing()
     bars = [target for target in known.targets if target != REFERENCE]
-    colours = {target: COLOURS[index % len(COLOURS)] for index, target in enumerate(bars)}
+    others = itertools.cycle(OTHERS)
+    colours = {target: COLOURS.get(target) or next(others) for target in bars}
     families: dict[str, list[str]] = {}
     for name, job in known.jobs.items():
         families.setdefault(job["family"], []).append(name)
