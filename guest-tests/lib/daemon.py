@@ -26,10 +26,11 @@ class DaemonError(Exception):
     """The daemon did not come up; the message has the end of its log."""
 
 
-def binary(name: str) -> list[str]:
+def binary(name: str, build: bool = True) -> list[str]:
     """The command of "extentfsd" (built from this tree), "virtiofsd" (from the cache), or any other given."""
     if name == "extentfsd":
-        cargo_build("--bin", "extentfsd")
+        if build:
+            cargo_build("--bin", "extentfsd")
         return [str(target_folder() / "extentfsd")]
     if name == "virtiofsd":
         return [str(programs.installed("virtiofsd"))]
@@ -48,27 +49,27 @@ def cargo_build(*what: str) -> None:
     cache.run(["cargo", "build", "--release", *what], log, heartbeat="cargo build", cwd=cache.REPOSITORY)
 
 
-class Daemon:
-    """A running daemon that serves `share` on `socket`; a context manager."""
+def is_ours(command: list[str]) -> bool:
+    """Whether the command starts extentfsd, of which more is asked and which takes more options."""
+    return Path(command[0]).name == "extentfsd"
 
-    def __init__(self, command: list[str], share: Path, queues: int, extra: list[str], results: Path, strace: bool):
-        self.socket = results / "fs.sock"
-        self.log = results / "daemon.log"
-        # The peers that know no such option have one request queue.
-        self.ours = Path(command[0]).name == "extentfsd"
-        self.command = [
-            *command, "--shared-dir", str(share), "--socket-path", str(self.socket), "--tag", TAG,
-            *(["--queues", str(queues)] if self.ours else []), *extra,
-        ]  # fmt: skip
-        if strace:
-            self.command = [*STRACE, str(results / "daemon.strace"), *self.command]
+
+class Server:
+    """A vhost-user back-end that runs while the context lasts, and whose log goes to a file."""
+
+    def __init__(self, command: list[str], socket: Path, log: Path, ours: bool):
+        self.command, self.socket, self.log, self.ours = command, socket, log, ours
         self.status: int | None = None
+
+    def ready(self) -> bool:
+        """Whether a front-end may connect."""
+        return self.socket.exists()
 
     def __enter__(self):
         with open(self.log, "wb") as out:
             self.process = processes.start(self.command, stdout=out, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_SECONDS
-        while READY not in self.text():
+        while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 processes.stop(self.process)
                 why = f"exit status {self.process.returncode}" if self.process.returncode >= 0 else "no ready line"
@@ -103,3 +104,25 @@ class Daemon:
             if BAD.search(line) and (self.ours or not PEER_NOISE.search(line)):
                 found.append(f"daemon: {line.strip()}")
         return found[:10]
+
+
+class Daemon(Server):
+    """A running daemon that serves `share` on `socket`; a context manager."""
+
+    def __init__(
+        self, command: list[str], share: Path, queues: int, extra: list[str], results: Path, strace: bool,
+        tag: str = TAG, socket: Path | None = None,
+    ):  # fmt: skip
+        # The peers that know no such option have one request queue.
+        ours = is_ours(command)
+        words = [
+            *command, "--shared-dir", str(share), "--socket-path", str(socket or results / "fs.sock"), "--tag", tag,
+            *(["--queues", str(queues)] if ours else []), *extra,
+        ]  # fmt: skip
+        if strace:
+            words = [*STRACE, str(results / "daemon.strace"), *words]
+        super().__init__(words, socket or results / "fs.sock", results / "daemon.log", ours)
+
+    def ready(self) -> bool:
+        """It says so."""
+        return READY in self.text()

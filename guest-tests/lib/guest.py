@@ -23,6 +23,8 @@ KINDS = ("uml", "qemu-6.12", "qemu-latest")
 MEMORY = "1280M"
 CPUS = 2
 SILENCE = 90
+# Numbers of device types (virtio 1.3, section 5).
+VIRTIO_ID = {"fs": 26, "blk": 2}
 # Seconds from the start to the init's first line; a boot that takes longer has hung.
 BOOT_SECONDS = {"uml": 30, "qemu": 120}
 # What the kernel inside says when a reply broke the protocol or the guest itself is broken.
@@ -33,6 +35,16 @@ KERNEL_COMPLAINT = re.compile(
 
 class BootFailure(Exception):
     """The init inside was never reached; worth one more try."""
+
+
+@dataclass
+class Device:
+    """A vhost-user device of the guest: "fs" with a tag, or "blk"."""
+
+    kind: str
+    socket: Path
+    queues: int
+    tag: str = daemon.TAG
 
 
 @dataclass
@@ -59,10 +71,15 @@ def prepare(kind: str) -> str:
 
 
 def write_initrd(
-    kind: str, plan: dict[str, str], suites: list[tuple[Suite, int]], additions: dict[str, Path], target: Path
+    kind: str, plan: dict[str, str], suites: list[tuple[Suite, int]], additions: dict[str, Path], target: Path,
+    programs: tuple[str, ...] = (),
 ) -> None:
-    """The cached root with a second archive behind it: what to run, the suites, and `additions` (path inside -> source)."""
-    parts = [root.image(), *(root.separate(name) for name in sorted({name for suite, _ in suites for name in suite.programs}))]
+    """The cached root with a second archive behind it: what to run, the suites, and `additions` (path inside -> source).
+
+    `programs` are wanted beside those that the suites ask for.
+    """
+    wanted = {*programs, *(name for suite, _ in suites for name in suite.programs)}
+    parts = [root.image(), *(root.separate(name) for name in sorted(wanted))]
     if kind != "uml":
         parts.append(kernels.stock(kind.removeprefix("qemu-")).modules)
     overlay = target.with_suffix(".overlay")
@@ -80,12 +97,12 @@ def write_initrd(
     overlay.unlink()
 
 
-def command(kind: str, initrd: Path, socket: Path | None, queues: int, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The words and the environment that start a guest; `socket` of the daemon, `folder` for its own files."""
+def command(kind: str, initrd: Path, devices: list[Device], folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The words and the environment that start a guest with these devices; `folder` is for its own files."""
     if kind == "uml":
-        device = [f"virtio_uml.device={socket}:26"] if socket else []
+        attached = [f"virtio_uml.device={device.socket}:{VIRTIO_ID[device.kind]}" for device in devices]
         words = [
-            str(uml.kernel()), f"mem={MEMORY}", f"ncpus={CPUS}", "seccomp=on", f"initrd={initrd}", *device,
+            str(uml.kernel()), f"mem={MEMORY}", f"ncpus={CPUS}", "seccomp=on", f"initrd={initrd}", *attached,
             "root=/dev/ram0", "rdinit=/init", "con=null", "con0=null,fd:1", "loglevel=5", "panic=-1",
             f"uml_dir={folder}", f"umid=uml-{os.getpid()}",
         ]  # fmt: skip
@@ -103,11 +120,13 @@ def command(kind: str, initrd: Path, socket: Path | None, queues: int, folder: P
         "-serial", f"file:{folder}/serial.log",
         "-device", "virtio-serial-pci", "-chardev", "stdio,id=console,signal=off", "-device", "virtconsole,chardev=console",
     ]  # fmt: skip
-    if socket:
-        words += [
-            "-chardev", f"socket,id=fs,path={socket}",
-            "-device", f"vhost-user-fs-pci,chardev=fs,tag={daemon.TAG},num-request-queues={queues},queue-size=1024",
-        ]  # fmt: skip
+    for number, device in enumerate(devices):
+        words += ["-chardev", f"socket,id=device{number},path={device.socket}"]
+        if device.kind == "fs":
+            queues = f"tag={device.tag},num-request-queues={device.queues},queue-size=1024"
+        else:
+            queues = f"num-queues={device.queues},queue-size=256"
+        words += ["-device", f"vhost-user-{device.kind}-pci,chardev=device{number},{queues}"]
     return words, environment
 
 
@@ -138,17 +157,20 @@ def decoded(line: bytes) -> str:
 def boot(
     words: list[str], environment: dict[str, str], log: Path, limits: dict[str, int], boot_limit: float,
     total_limit: float, show: Callable[[str], None], healthy: Callable[[], bool] = lambda: True,
+    started_as: Callable[[int], None] = lambda pid: None, observe: Callable[[list[str]], None] = lambda words: None,
 ) -> Outcome:  # fmt: skip
     """Starts a guest and follows it to its end.
 
     `limits` are the suites' seconds (the guest keeps them, here is only the fence behind), `show` gets each line of output,
-    `healthy` tells whether the daemon still runs. Raises BootFailure when the init was never reached.
+    `healthy` tells whether the daemon still runs. `started_as` is told the guest's process id, `observe` every marked line in
+    words. Raises BootFailure when the init was never reached.
     """
     outcome = Outcome()
     started = heard = time.monotonic()
     process = processes.start(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **environment}
     )
+    started_as(process.pid)
     state, fence, early = "booting", started + boot_limit, []
     try:
         for line in lines_of(process, log):
@@ -170,6 +192,7 @@ def boot(
                     outcome.complaints.append(f"guest kernel: {line.strip()}")
                 continue
             verb, *rest = line.split()[1:]
+            observe([verb, *rest])
             if verb == "ready":
                 outcome.boot_seconds = now - started
                 state, fence = "mount", now + 90

@@ -37,8 +37,8 @@ def stop(process: subprocess.Popen, patience: float = 0) -> int:
     return process.wait()
 
 
-def descendants() -> list[int]:
-    """Process ids of all descendants of this process."""
+def families() -> dict[int, list[int]]:
+    """The children of every process that has any."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -46,7 +46,12 @@ def descendants() -> list[int]:
                 # The name in parentheses may hold blanks; the parent is the second field after it.
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 parents.setdefault(parent, []).append(int(entry.name))
-    found, todo = [], [os.getpid()]
+    return parents
+
+
+def descendants(of: int, parents: dict[int, list[int]]) -> list[int]:
+    """Process ids of all descendants of the process `of`."""
+    found, todo = [], [of]
     while todo:
         children = parents.get(todo.pop(), [])
         found += children
@@ -57,7 +62,7 @@ def descendants() -> list[int]:
 def kill_descendants() -> None:
     """Kills and reaps every descendant that is still there."""
     for _ in range(20):
-        remaining = descendants()
+        remaining = descendants(os.getpid(), families())
         if not remaining:
             return
         for pid in remaining:

@@ -16,6 +16,7 @@ mod locks;
 mod mapping;
 mod names;
 mod readonly;
+mod smallfiles;
 mod space;
 mod storm;
 mod sys;
@@ -73,6 +74,8 @@ enum Command {
     Tree(tree::Options),
     /// Create, open or look up very many files
     Crowd(crowd::Options),
+    /// Do one thing with many small files from several processes, and print how long it took
+    Smallfiles(smallfiles::Options),
     /// Write one file from several processes, in the way named
     Writers(writers::Options),
     /// Part of a check: add to a mapped counter
@@ -116,6 +119,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Storm(options) => storm::run(&options),
         Command::Tree(options) => tree::run(&options).map(|()| true),
         Command::Crowd(options) => crowd::run(&options).map(|()| true),
+        Command::Smallfiles(options) => smallfiles::run(&options).map(|()| true),
         Command::Writers(options) => writers::run(&options).map(|()| true),
         Command::Increment { file } => Ok(mapping::increment(&file).map(|()| true)?),
         Command::HoldLock { kind, file, milliseconds } => {

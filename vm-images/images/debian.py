@@ -19,6 +19,8 @@ from typing import Any
 from . import cache
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Libraries of these packages lie in folders of their own, which programs know by a path inside the ELF file.
+PRIVATE_FOLDERS = ("ceph", "pulseaudio")
 LISTS_LIVE_SECONDS = 12 * 3600
 
 
@@ -163,3 +165,11 @@ def unpack(files: list[Path], folder: Path) -> None:
     """Unpacks .deb files over each other into `folder`; no maintainer script runs."""
     for file in files:
         cache.run(["dpkg-deb", "-x", file, folder])
+
+
+def through_loader(tree: Path, program: str) -> list[str]:
+    """The words that start `program` of an unpacked tree with the C library and the loader of that tree."""
+    libraries = tree / "usr/lib/x86_64-linux-gnu"
+    search = [libraries, *(libraries / name for name in PRIVATE_FOLDERS), tree / "lib/x86_64-linux-gnu"]
+    loader = next(path for folder in search for path in folder.glob("ld-linux-x86-64.so.2"))
+    return [str(loader), "--library-path", ":".join(str(path) for path in search if path.exists()), str(tree / program)]

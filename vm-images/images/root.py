@@ -50,6 +50,13 @@ def separate(name: str) -> Path:
     return made(name, write_program)
 
 
+def host_command(name: str) -> list[str]:
+    """The words that start one of SEPARATE on the host: the same program, with the libraries of the same packages."""
+    tree = unpacked(debian.Archive(debian.host_series())) / "all"
+    (path,) = [path for path in programs_of(tree) if path.name == name]
+    return debian.through_loader(tree, str(path.relative_to(tree)))
+
+
 def made(name: str, write_to: Callable[[Path, Path], None], *depends: str) -> Path:
     """An archive in the cache, named by all it is made from."""
     series = debian.host_series()
