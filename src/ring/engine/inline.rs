@@ -1,11 +1,14 @@
 //! What of a movement can be done at once, on the ring thread?
 //!
-//! What the host's page cache has is copied at once (`RWF_NOWAIT`): handing it to somebody else would cost
-//! more than the copy. Everything else, direct I/O from the start, waits for storage and is left to the engine.
+//! What the host's page cache has is copied at once (`RWF_NOWAIT`), and what it is to take as well, as long as
+//! that is quick ([`Pace`]): handing it to somebody else would cost more than the copy. Everything else waits for
+//! storage and is left to the engine: direct I/O from the start, and writes that are to be durable.
 
 use std::io;
+use std::time::Instant;
 
 use super::movement::{Attempt, Movement, Next};
+use super::pace::Pace;
 use super::syscall;
 use crate::fuse::Direction;
 
@@ -17,42 +20,55 @@ pub(super) enum Step {
     Elsewhere(Attempt),
 }
 
-/// Whether `RWF_NOWAIT` is to be tried for buffered reads and for buffered writes: not where a file system
-/// said that it cannot (ext4 writes).
+/// How attempts are made on the ring thread.
 #[derive(Debug)]
 pub(super) struct Inline {
-    reads: bool,
-    writes: bool,
+    /// Whether `RWF_NOWAIT` is to be tried for reads.
+    nowait_reads: bool,
+    writes: Pace,
 }
 
 impl Inline {
-    /// `trusted` where the kernel's answers can be believed: Linux 5.9 and 5.10 answer 0 in the middle of a
+    /// `nowait` where the kernel's answers can be believed: Linux 5.9 and 5.10 answer 0 in the middle of a
     /// file.
-    pub(super) fn new(trusted: bool) -> Self {
-        Self { reads: trusted, writes: trusted }
+    pub(super) fn new(nowait: bool) -> Self {
+        Self { nowait_reads: nowait, writes: Pace::default() }
     }
 
     /// Goes on with a movement as far as that is possible without waiting; with `try_inline` unset not at all.
     pub(super) fn advance(&mut self, movement: &mut Movement, try_inline: bool) -> Step {
-        let mut try_inline = try_inline;
         loop {
             let Some(attempt) = movement.attempt() else { return Step::Done(Ok(0)) };
-            let allowed = match attempt.direction {
-                Direction::Read => &mut self.reads,
-                Direction::Write => &mut self.writes,
-            };
-            if attempt.direct || !try_inline || !*allowed {
-                return Step::Elsewhere(attempt);
+            let outcome = if try_inline { self.perform(&attempt) } else { None };
+            let Some(outcome) = outcome else { return Step::Elsewhere(attempt) };
+            if let Next::Done(outcome) = movement.record(outcome) {
+                return Step::Done(outcome);
             }
-            let outcome = syscall::perform(&attempt, libc::RWF_NOWAIT);
-            match outcome.as_ref().err().and_then(io::Error::raw_os_error) {
-                Some(libc::EAGAIN) => try_inline = false,
-                Some(libc::EOPNOTSUPP) => *allowed = false,
-                _ => {
-                    if let Next::Done(outcome) = movement.record(outcome) {
-                        return Step::Done(outcome);
+        }
+    }
+
+    /// The outcome of an attempt; none where it has to be made elsewhere.
+    fn perform(&mut self, attempt: &Attempt) -> Option<io::Result<usize>> {
+        match attempt.direction {
+            _ if attempt.direct => None,
+            Direction::Read if !self.nowait_reads => None,
+            Direction::Read => {
+                let outcome = syscall::perform(attempt, libc::RWF_NOWAIT);
+                match outcome.as_ref().err().and_then(io::Error::raw_os_error) {
+                    Some(libc::EAGAIN) => None,
+                    Some(libc::EOPNOTSUPP) => {
+                        self.nowait_reads = false;
+                        None
                     }
+                    _ => Some(outcome),
                 }
+            }
+            Direction::Write if attempt.is_durable() || !self.writes.is_quick() => None,
+            Direction::Write => {
+                let began = Instant::now();
+                let outcome = syscall::perform(attempt, 0);
+                self.writes.took(began.elapsed());
+                Some(outcome)
             }
         }
     }

@@ -6,6 +6,7 @@
 
 mod inline;
 mod movement;
+mod pace;
 mod syscall;
 mod threads;
 mod uring;

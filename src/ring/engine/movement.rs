@@ -30,6 +30,13 @@ pub(super) struct Attempt {
     pub(super) direct: bool,
 }
 
+impl Attempt {
+    /// Whether it ends only when the bytes are on stable storage.
+    pub(super) fn is_durable(&self) -> bool {
+        self.rw_flags & (libc::RWF_DSYNC | libc::RWF_SYNC) != 0
+    }
+}
+
 /// What to do after an attempt.
 #[derive(Debug)]
 pub(super) enum Next {
