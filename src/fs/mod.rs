@@ -12,6 +12,7 @@ mod credentials;
 mod directory;
 mod dirent;
 mod filesystem;
+mod flush;
 mod handle;
 mod inode;
 mod io;
@@ -45,6 +46,7 @@ use crate::fuse::abi::{FUSE_POSIX_ACL, FUSE_SUBMOUNTS};
 use crate::fuse::{Entry, Fh, Name, NodeId, Result};
 pub use config::{CacheMode, Choice, Config, DirectPolicy, InodeFileHandles, Limits, ReadDirPlus};
 use credentials::Own;
+use flush::FlushNeeds;
 use handle::{Handle, HandleTable};
 use inode::{HotDescriptors, Inode, InodeTable, Mount, Mounts, PathFd, Reference, STATX_MASK};
 use lock::Locks;
@@ -84,6 +86,7 @@ pub struct Passthrough {
     hot: HotDescriptors,
     handles: HandleTable,
     locks: Locks,
+    flush_needs: FlushNeeds,
     /// The INIT flags (both words) of the current mount.
     features: AtomicU64,
 }
@@ -121,6 +124,7 @@ impl Passthrough {
             handles: HandleTable::new(config.limits.max_handles),
             locks: Locks::new(config.limits.max_handles),
             config,
+            flush_needs: FlushNeeds::default(),
             proc_self_fd,
             own,
             mounts,

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::handle::{Handle, OpenFile, Vacancy};
 use super::inode::Inode;
-use super::{Passthrough, create, io_mode};
+use super::{Passthrough, create, flush, io_mode};
 use crate::fuse::abi::{
     FOPEN_NOFLUSH, FUSE_DIRECT_IO_ALLOW_MMAP, FUSE_HANDLE_KILLPRIV_V2, FUSE_WRITEBACK_CACHE,
 };
@@ -96,13 +96,16 @@ pub(super) fn tmpfile(
 }
 
 /// FLUSH: the caller's fcntl locks on the file end with any of its descriptors (POSIX). The data is with
-/// the host's kernel already.
+/// the host's kernel already, which may have to send it on. May wait.
 ///
 /// # Errors
 /// `EBADF`: no such handle.
 pub(super) fn flush(fs: &Passthrough, node: NodeId, fh: Fh, lock_owner: u64) -> Result<()> {
-    fs.handles.file(node, fh)?;
+    let file = fs.handles.file(node, fh)?;
     fs.locks.release_owner(node, lock_owner);
+    if file.writable && fs.flush_needs.of(file.inode.mount(), file.fd.as_fd()) {
+        flush::flush(file.fd.as_fd())?;
+    }
     Ok(())
 }
 
@@ -196,8 +199,8 @@ fn admit(
     let prefer_direct = io_mode::prefers_direct(config.cache, config.direct, o_direct, mappable);
     let direct = inode.open_state.lock().open(prefer_direct);
     let mut answer = io_mode::fopen_flags(config.cache, config.direct, direct);
-    // FLUSH is for locks only. (The guest does not skip it with a writeback cache.)
-    if !config.posix_lock {
+    // FLUSH is for locks and for hosts where closing matters. (The guest does not skip it with a writeback cache.)
+    if !config.posix_lock && !fs.flush_needs.of(inode.mount(), fd.as_fd()) {
         answer |= FOPEN_NOFLUSH;
     }
     let access = host & OFlags::RWMODE;

@@ -3,7 +3,7 @@
 //! Beside `sys.rs` the only `unsafe` of this room.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -16,6 +16,15 @@ const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
 const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
 const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
 const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+
+/// `close(2)`, with its outcome. The descriptor is gone in any case.
+///
+/// # Errors
+/// What a network file system could not keep of what was written.
+pub(super) fn close(file: OwnedFd) -> Result<()> {
+    // SAFETY: the descriptor was owned, and is given up here.
+    if unsafe { libc::close(file.into_raw_fd()) } < 0 { Err(last_errno()) } else { Ok(()) }
+}
 
 /// `getdents64(2)`: fills `buffer` with whole records and returns their length, 0 at the end.
 pub(super) fn getdents(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {

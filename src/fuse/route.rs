@@ -66,7 +66,7 @@ impl<F: FileSystem> Route<F> {
             opcode::TMPFILE => inline(ENTRY + OPEN, files::tmpfile),
             opcode::READ => Self::Transfer { len: 0, start: files::read },
             opcode::WRITE => Self::Transfer { len: WRITE, start: files::write },
-            opcode::FLUSH => inline(0, files::flush),
+            opcode::FLUSH => blocking(0, files::flush),
             opcode::RELEASE => inline(0, files::release),
             opcode::FSYNC => blocking(0, files::fsync),
             opcode::IOCTL => inline(size_of::<abi::IoctlOut>(), files::ioctl),
