@@ -49,3 +49,19 @@ drop_caches() {
 same() {
     [ "$2" = "$3" ] || die "$1 is '$2', should be '$3'"
 }
+
+# in_pairs FUNCTION ITEM...: calls the function with each item, two at a time; fails where one of them did.
+in_pairs() {
+    local function=$1 item process started status=0
+    shift
+    while [ $# -gt 0 ]; do
+        started=()
+        for item in "${@:1:2}"; do
+            "$function" "$item" &
+            started+=($!)
+        done
+        for process in "${started[@]}"; do wait "$process" || status=1; done
+        [ "$status" = 0 ] || return 1
+        shift ${#started[@]}
+    done
+}

@@ -1,6 +1,6 @@
 """The User-Mode Linux kernel, built from Debian's newest linux-source.
 
-About five minutes on two cores; kept by source version, configuration and compiler, so it is
+About five minutes on two cores; kept by source version, configuration, patches and compiler, so it is
 built again only when one of them changes.
 """
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from . import cache, debian
 
 CONFIG = cache.REPOSITORY / "vm-images" / "uml.config"
+# What each is for, its own first lines and README.md say; where a suite relies on one, that adds to `uname -r`.
+PATCHES = sorted((cache.REPOSITORY / "vm-images" / "kernel").glob("uml-*.patch"))
 SOURCE_SERIES = ("trixie", "trixie-backports")
 SOURCE_PATTERN = r"linux-source-[789]\.\d+"
 
@@ -23,7 +25,7 @@ def kernel() -> Path:
     folder = cache.root() / "uml"
     package, version = archive.newest(SOURCE_PATTERN)
     compiler = subprocess.run(["gcc", "-dumpfullversion"], check=True, capture_output=True, text=True).stdout
-    key = cache.digest(CONFIG.read_bytes(), compiler)
+    key = cache.digest(CONFIG.read_bytes(), *(patch.read_bytes() for patch in PATCHES), compiler)
     binary = folder / f"linux-{version}-{key}"
     if binary.exists():
         return binary
@@ -48,6 +50,8 @@ def build(archive: debian.Archive, package: str, binary: Path) -> None:
     make = ["make", "-C", tree, "ARCH=um", "LOCALVERSION=", f"-j{os.cpu_count() or 1}"]
     log = cache.root() / "logs" / "uml.log"
     log.unlink(missing_ok=True)
+    for patch in PATCHES:
+        apply(patch, tree, log)
     cache.run([*make, "defconfig"], log)
     with open(tree / ".config", "a") as config:
         config.write(CONFIG.read_text())
@@ -58,6 +62,17 @@ def build(archive: debian.Archive, package: str, binary: Path) -> None:
     cache.run(["strip", "-o", part, tree / "linux"])
     part.rename(binary)
     shutil.rmtree(work)
+
+
+def apply(patch: Path, tree: Path, log: Path) -> None:
+    """Applies a patch; a source that it does not fit is built without it, and suites that need it say so."""
+    words = ["patch", "-p1", "--directory", tree, "--input", patch]
+    try:
+        cache.run([*words, "--dry-run"], log)
+    except cache.BuildError:
+        cache.say(f"UML kernel: {patch.name} does not fit this source, going on without it")
+        return
+    cache.run(words, log)
 
 
 def check_config(path: Path) -> None:
