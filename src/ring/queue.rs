@@ -130,6 +130,11 @@ impl Queue {
         Ok(Some(head))
     }
 
+    /// Whether the driver was not yet told of everything that was used.
+    pub(super) fn has_unpublished(&self) -> bool {
+        self.next_used != self.published
+    }
+
     /// Whether there is something to pop, be it an error.
     pub(super) fn has_more(&self) -> bool {
         self.pending().map_or(true, |ahead| ahead > 0)

@@ -154,8 +154,11 @@ impl Requests {
             Direction::Write => (&chain.readable, head.len()),
         };
         let prepared = movement.prepare(transfer, |add| side.pieces(skip, len, add));
+        let key = self.slots.next_key();
+        // An answer that is not published yet is company too: it must not lie while this one waits.
+        let company = || self.slots.in_flight() > 0 || queue.has_unpublished() || queue.has_more();
         let outcome = match prepared {
-            Ok(()) => engine.start(self.slots.next_key(), movement),
+            Ok(()) => engine.start(key, movement, &company),
             Err(Fault::Unmapped) => Some(Err(io::Error::from_raw_os_error(libc::EFAULT))),
             Err(Fault::Short) => Some(Err(io::Error::from_raw_os_error(libc::EINVAL))),
         };

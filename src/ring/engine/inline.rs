@@ -2,13 +2,14 @@
 //!
 //! What the host's page cache has is copied at once (`RWF_NOWAIT`), and what it is to take as well, as long as
 //! that is quick ([`Pace`]): handing it to somebody else would cost more than the copy. Everything else waits for
-//! storage and is left to the engine: direct I/O from the start, and writes that are to be durable.
+//! storage and is left to the engine: direct I/O from the start, and writes that are to be durable. But for a direct
+//! write that is alone on its ring, and stays so: whoever writes one block after the other waits for each anyway.
 
 use std::io;
 use std::time::Instant;
 
 use super::movement::{Attempt, Movement, Next};
-use super::pace::Pace;
+use super::pace::{Pace, SLOW};
 use super::syscall;
 use crate::fuse::Direction;
 
@@ -25,22 +26,35 @@ pub(super) enum Step {
 pub(super) struct Inline {
     /// Whether `RWF_NOWAIT` is to be tried for reads.
     nowait_reads: bool,
-    writes: Pace,
+    cached_writes: Pace,
+    lone_writes: Pace,
 }
 
 impl Inline {
     /// `nowait` where the kernel's answers can be believed: Linux 5.9 and 5.10 answer 0 in the middle of a
     /// file.
     pub(super) fn new(nowait: bool) -> Self {
-        Self { nowait_reads: nowait, writes: Pace::default() }
+        Self { nowait_reads: nowait, cached_writes: Pace::default(), lone_writes: Pace::default() }
     }
 
-    /// Goes on with a movement as far as that is possible without waiting; with `try_inline` unset not at all.
-    pub(super) fn advance(&mut self, movement: &mut Movement, try_inline: bool) -> Step {
+    /// Begins a movement, as far as that is possible here. `company` tells whether the ring has other requests.
+    pub(super) fn begin(&mut self, movement: &mut Movement, company: &dyn Fn() -> bool) -> Step {
+        self.advance(movement, |inline, attempt| inline.perform(attempt, company))
+    }
+
+    /// Goes on with a movement that could not be done here.
+    pub(super) fn go_on(&mut self, movement: &mut Movement) -> Step {
+        self.advance(movement, |_, _| None)
+    }
+
+    fn advance(
+        &mut self,
+        movement: &mut Movement,
+        perform: impl Fn(&mut Self, &Attempt) -> Option<io::Result<usize>>,
+    ) -> Step {
         loop {
             let Some(attempt) = movement.attempt() else { return Step::Done(Ok(0)) };
-            let outcome = if try_inline { self.perform(&attempt) } else { None };
-            let Some(outcome) = outcome else { return Step::Elsewhere(attempt) };
+            let Some(outcome) = perform(self, &attempt) else { return Step::Elsewhere(attempt) };
             if let Next::Done(outcome) = movement.record(outcome) {
                 return Step::Done(outcome);
             }
@@ -48,28 +62,41 @@ impl Inline {
     }
 
     /// The outcome of an attempt; none where it has to be made elsewhere.
-    fn perform(&mut self, attempt: &Attempt) -> Option<io::Result<usize>> {
-        match attempt.direction {
-            _ if attempt.direct => None,
-            Direction::Read if !self.nowait_reads => None,
-            Direction::Read => {
-                let outcome = syscall::perform(attempt, libc::RWF_NOWAIT);
-                match outcome.as_ref().err().and_then(io::Error::raw_os_error) {
-                    Some(libc::EAGAIN) => None,
-                    Some(libc::EOPNOTSUPP) => {
-                        self.nowait_reads = false;
-                        None
-                    }
-                    _ => Some(outcome),
-                }
-            }
-            Direction::Write if attempt.is_durable() || !self.writes.is_quick() => None,
-            Direction::Write => {
-                let began = Instant::now();
-                let outcome = syscall::perform(attempt, 0);
-                self.writes.took(began.elapsed());
-                Some(outcome)
-            }
+    fn perform(&mut self, attempt: &Attempt, company: &dyn Fn() -> bool) -> Option<io::Result<usize>> {
+        match (attempt.direction, attempt.direct) {
+            (Direction::Read, true) => None,
+            (Direction::Read, false) => self.read_cached(attempt),
+            (Direction::Write, _) if attempt.is_durable() => None,
+            (Direction::Write, true) if company() => None,
+            (Direction::Write, true) => waiting(&mut self.lone_writes, attempt, || !company()),
+            (Direction::Write, false) => waiting(&mut self.cached_writes, attempt, || true),
         }
     }
+
+    fn read_cached(&mut self, attempt: &Attempt) -> Option<io::Result<usize>> {
+        if !self.nowait_reads {
+            return None;
+        }
+        let outcome = syscall::perform(attempt, libc::RWF_NOWAIT);
+        match outcome.as_ref().err().and_then(io::Error::raw_os_error) {
+            Some(libc::EAGAIN) => None,
+            Some(libc::EOPNOTSUPP) => {
+                self.nowait_reads = false;
+                None
+            }
+            _ => Some(outcome),
+        }
+    }
+}
+
+/// Makes an attempt that may wait, unless that was a mistake lately; whether it was one now, `went_well` tells
+/// besides the time that it took.
+fn waiting(pace: &mut Pace, attempt: &Attempt, went_well: impl Fn() -> bool) -> Option<io::Result<usize>> {
+    if !pace.try_here() {
+        return None;
+    }
+    let began = Instant::now();
+    let outcome = syscall::perform(attempt, 0);
+    pace.learn(began.elapsed() < SLOW && went_well());
+    Some(outcome)
 }

@@ -64,8 +64,14 @@ pub(super) trait Engine {
 
     /// Begins a movement. Returns its outcome where it is done already; otherwise attempts at it will
     /// show in [`Events::attempts`] under `key`, each to be handed to [`resume`](Self::resume). Until
-    /// then the buffers of `movement` must stay where they are.
-    fn start(&mut self, key: Key, movement: &mut Movement) -> Option<io::Result<usize>>;
+    /// then the buffers of `movement` must stay where they are. `company` tells, when it is called, whether the ring
+    /// has other requests.
+    fn start(
+        &mut self,
+        key: Key,
+        movement: &mut Movement,
+        company: &dyn Fn() -> bool,
+    ) -> Option<io::Result<usize>>;
 
     /// Notes the end of an attempt, and goes on where bytes are left. Returns as [`start`](Self::start).
     fn resume(

@@ -70,10 +70,10 @@ impl<'a> Threads<'a> {
         })
     }
 
-    fn proceed(&mut self, key: Key, movement: &mut Movement, try_inline: bool) -> Option<io::Result<usize>> {
-        let mut try_inline = try_inline;
+    fn proceed(&mut self, key: Key, movement: &mut Movement, step: Step) -> Option<io::Result<usize>> {
+        let mut step = step;
         loop {
-            let attempt = match self.inline.advance(movement, try_inline) {
+            let attempt = match step {
                 Step::Done(outcome) => return Some(outcome),
                 Step::Elsewhere(attempt) => attempt,
             };
@@ -94,7 +94,7 @@ impl<'a> Threads<'a> {
                 // No thread to be had at all: the ring thread does what it can by itself.
                 Err(_) => match movement.record(syscall::perform(&attempt, 0)) {
                     Next::Done(outcome) => return Some(outcome),
-                    Next::Again => try_inline = false,
+                    Next::Again => step = self.inline.go_on(movement),
                 },
             }
         }
@@ -106,8 +106,14 @@ impl Engine for Threads<'_> {
         "threads"
     }
 
-    fn start(&mut self, key: Key, movement: &mut Movement) -> Option<io::Result<usize>> {
-        self.proceed(key, movement, true)
+    fn start(
+        &mut self,
+        key: Key,
+        movement: &mut Movement,
+        company: &dyn Fn() -> bool,
+    ) -> Option<io::Result<usize>> {
+        let step = self.inline.begin(movement, company);
+        self.proceed(key, movement, step)
     }
 
     fn resume(
@@ -118,7 +124,10 @@ impl Engine for Threads<'_> {
     ) -> Option<io::Result<usize>> {
         match movement.record(attempt) {
             Next::Done(outcome) => Some(outcome),
-            Next::Again => self.proceed(key, movement, false),
+            Next::Again => {
+                let step = self.inline.go_on(movement);
+                self.proceed(key, movement, step)
+            }
         }
     }
 

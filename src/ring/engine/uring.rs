@@ -127,8 +127,8 @@ impl<'a> Uring<'a> {
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
-    fn proceed(&mut self, key: Key, movement: &mut Movement, try_inline: bool) -> Option<io::Result<usize>> {
-        match self.inline.advance(movement, try_inline) {
+    fn proceed(&mut self, key: Key, step: Step) -> Option<io::Result<usize>> {
+        match step {
             Step::Done(outcome) => Some(outcome),
             Step::Elsewhere(attempt) => {
                 self.submit(key, &attempt);
@@ -170,8 +170,14 @@ impl Engine for Uring<'_> {
         "io_uring"
     }
 
-    fn start(&mut self, key: Key, movement: &mut Movement) -> Option<io::Result<usize>> {
-        self.proceed(key, movement, true)
+    fn start(
+        &mut self,
+        key: Key,
+        movement: &mut Movement,
+        company: &dyn Fn() -> bool,
+    ) -> Option<io::Result<usize>> {
+        let step = self.inline.begin(movement, company);
+        self.proceed(key, step)
     }
 
     fn resume(
@@ -182,7 +188,10 @@ impl Engine for Uring<'_> {
     ) -> Option<io::Result<usize>> {
         match movement.record(attempt) {
             Next::Done(outcome) => Some(outcome),
-            Next::Again => self.proceed(key, movement, false),
+            Next::Again => {
+                let step = self.inline.go_on(movement);
+                self.proceed(key, step)
+            }
         }
     }
 
