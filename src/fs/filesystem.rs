@@ -5,7 +5,9 @@
 //! [`Passthrough::reopen`], which every open goes through.)
 
 use std::ffi::CStr;
+use std::sync::Arc;
 
+use super::inode::Inode;
 use super::{
     Passthrough, attr, create, directory, io, ioctl, lock, lookup, open, range, remove, session, sync, xattr,
 };
@@ -18,6 +20,11 @@ impl FileSystem for Passthrough {
 
     fn destroy(&self) {
         session::destroy(self);
+    }
+
+    fn may_wait(&self, node: NodeId) -> bool {
+        let remote = |inode: Arc<Inode>| self.locality.is_remote(inode.mount(), || self.path_fd(&inode));
+        self.node(node).is_ok_and(remote)
     }
 
     fn lookup(&self, _caller: Caller, parent: NodeId, name: Name<'_>) -> Result<Entry> {

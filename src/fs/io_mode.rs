@@ -141,4 +141,99 @@ mod tests {
         assert_eq!(fopen_flags(C::Never, D::Auto, true), FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES);
         assert_eq!(fopen_flags(C::Never, D::Never, true), FOPEN_DIRECT_IO);
     }
+
+    /// The guest's kernel as far as it decides about the lock of a direct write: `fuse_file_io_open`,
+    /// `fuse_file_mmap` and `fuse_dio_wr_exclusive_lock` of Linux 7.3.
+    #[derive(Default)]
+    struct Guest {
+        /// The flags of each open file, and whether it holds the inode in caching mode.
+        files: Vec<(u32, bool)>,
+    }
+
+    impl Guest {
+        fn open(&mut self, flags: u32) {
+            self.files.push((flags, flags & FOPEN_DIRECT_IO == 0));
+        }
+
+        /// `MAP_SHARED` of a file in direct mode puts the inode in caching mode until that file's release.
+        fn map(&mut self, file: usize) {
+            self.files[file].1 = true;
+        }
+
+        fn release(&mut self, file: usize) {
+            self.files.remove(file);
+        }
+
+        fn takes_shared_lock(&self, file: usize, append: bool, past_eof: bool) -> bool {
+            let parallel = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
+            let caching = self.files.iter().any(|(_, caching)| *caching);
+            self.files[file].0 & parallel == parallel && !append && !caching && !past_eof
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Open { o_direct: bool },
+        Map(usize),
+        Write { file: usize, append: bool, past_eof: bool },
+        Release(usize),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            3 => any::<bool>().prop_map(|o_direct| Event::Open { o_direct }),
+            1 => any::<usize>().prop_map(Event::Map),
+            3 => (any::<usize>(), any::<bool>(), any::<bool>())
+                .prop_map(|(file, append, past_eof)| Event::Write { file, append, past_eof }),
+            2 => any::<usize>().prop_map(Event::Release),
+        ]
+    }
+
+    proptest! {
+        /// Every order of opens with and without O_DIRECT, mappings, writes and releases: an overwrite inside the
+        /// file takes the shared lock exactly while the file was first opened with O_DIRECT (or the policy
+        /// says so) and nobody has it mapped; appends and writes past the end never do.
+        #[test]
+        fn the_guest_writes_in_parallel_exactly_when_it_may(
+            always: bool,
+            events in prop::collection::vec(event(), 0..120),
+        ) {
+            let policy = if always { DirectPolicy::Always } else { DirectPolicy::Auto };
+            let (mut mode, mut guest) = (IoMode::default(), Guest::default());
+            // The model: whether the first open of this life was direct, and who has mapped.
+            let mut first_was_direct = false;
+            let mut mapped: Vec<bool> = Vec::new();
+            for event in events {
+                let open = guest.files.len();
+                match event {
+                    Event::Open { o_direct } => {
+                        let prefers = prefers_direct(CacheMode::Auto, policy, o_direct, true);
+                        if open == 0 {
+                            first_was_direct = o_direct || always;
+                        }
+                        let direct = mode.open(prefers);
+                        guest.open(fopen_flags(CacheMode::Auto, policy, direct));
+                        mapped.push(false);
+                    }
+                    Event::Map(file) if open > 0 => {
+                        guest.map(file % open);
+                        mapped[file % open] = true;
+                    }
+                    Event::Write { file, append, past_eof } if open > 0 => {
+                        let expected = first_was_direct && !append && !past_eof && !mapped.contains(&true);
+                        prop_assert_eq!(guest.takes_shared_lock(file % open, append, past_eof), expected);
+                    }
+                    Event::Release(file) if open > 0 => {
+                        guest.release(file % open);
+                        mapped.remove(file % open);
+                        prop_assert_eq!(mode.close(), guest.files.is_empty());
+                    }
+                    Event::Map(_) | Event::Write { .. } | Event::Release(_) => {}
+                }
+                // Opens of both kinds never live at the same time.
+                let direct = guest.files.iter().filter(|(flags, _)| flags & FOPEN_DIRECT_IO != 0).count();
+                prop_assert!(direct == 0 || direct == guest.files.len());
+            }
+        }
+    }
 }

@@ -12,12 +12,12 @@ mod credentials;
 mod directory;
 mod dirent;
 mod filesystem;
-mod flush;
 mod handle;
 mod inode;
 mod io;
 mod io_mode;
 mod ioctl;
+mod locality;
 mod lock;
 mod lookup;
 mod open;
@@ -46,9 +46,9 @@ use crate::fuse::abi::{FUSE_POSIX_ACL, FUSE_SUBMOUNTS};
 use crate::fuse::{Entry, Fh, Name, NodeId, Result};
 pub use config::{CacheMode, Choice, Config, DirectPolicy, InodeFileHandles, Limits, ReadDirPlus};
 use credentials::Own;
-use flush::FlushNeeds;
 use handle::{Handle, HandleTable};
 use inode::{HotDescriptors, Inode, InodeTable, Mount, Mounts, PathFd, Reference, STATX_MASK};
+use locality::Locality;
 use lock::Locks;
 
 /// A share that cannot be served.
@@ -86,7 +86,7 @@ pub struct Passthrough {
     hot: HotDescriptors,
     handles: HandleTable,
     locks: Locks,
-    flush_needs: FlushNeeds,
+    locality: Locality,
     /// The INIT flags (both words) of the current mount.
     features: AtomicU64,
 }
@@ -124,7 +124,7 @@ impl Passthrough {
             handles: HandleTable::new(config.limits.max_handles),
             locks: Locks::new(config.limits.max_handles),
             config,
-            flush_needs: FlushNeeds::default(),
+            locality: Locality::default(),
             proc_self_fd,
             own,
             mounts,

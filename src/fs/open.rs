@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::handle::{Handle, OpenFile, Vacancy};
 use super::inode::Inode;
-use super::{Passthrough, create, flush, io_mode};
+use super::{Passthrough, create, io_mode, locality};
 use crate::fuse::abi::{
     FOPEN_NOFLUSH, FUSE_DIRECT_IO_ALLOW_MMAP, FUSE_HANDLE_KILLPRIV_V2, FUSE_WRITEBACK_CACHE,
 };
@@ -103,8 +103,8 @@ pub(super) fn tmpfile(
 pub(super) fn flush(fs: &Passthrough, node: NodeId, fh: Fh, lock_owner: u64) -> Result<()> {
     let file = fs.handles.file(node, fh)?;
     fs.locks.release_owner(node, lock_owner);
-    if file.writable && fs.flush_needs.of(file.inode.mount(), file.fd.as_fd()) {
-        flush::flush(file.fd.as_fd())?;
+    if file.writable && fs.locality.is_remote(file.inode.mount(), || Ok(&*file.fd)) {
+        locality::flush(file.fd.as_fd())?;
     }
     Ok(())
 }
@@ -200,7 +200,7 @@ fn admit(
     let direct = inode.open_state.lock().open(prefer_direct);
     let mut answer = io_mode::fopen_flags(config.cache, config.direct, direct);
     // FLUSH is for locks and for hosts where closing matters. (The guest does not skip it with a writeback cache.)
-    if !config.posix_lock && !fs.flush_needs.of(inode.mount(), fd.as_fd()) {
+    if !config.posix_lock && !fs.locality.is_remote(inode.mount(), || Ok(&fd)) {
         answer |= FOPEN_NOFLUSH;
     }
     let access = host & OFlags::RWMODE;

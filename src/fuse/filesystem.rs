@@ -39,6 +39,12 @@ pub trait FileSystem: Send + Sync + 'static {
     /// May block.
     fn destroy(&self);
 
+    /// Whether reading a directory, a close or a release may take long here, so that no ring should wait for it:
+    /// `node` is on a network file system. Must itself be quick.
+    fn may_wait(&self, _node: NodeId) -> bool {
+        false
+    }
+
     /// LOOKUP.
     fn lookup(&self, caller: Caller, parent: NodeId, name: Name<'_>) -> Result<Entry>;
 

@@ -16,6 +16,9 @@ pub(super) type Serve<F> = fn(&F, &Request<'_>, &mut Reply<'_>) -> Result<()>;
 pub(super) enum Route<F> {
     /// At once.
     Inline { len: usize, serve: Serve<F> },
+    /// At once, unless the node is one of those that may keep a thread waiting
+    /// ([`FileSystem::may_wait`]).
+    Either { len: usize, serve: Serve<F> },
     /// By a thread that may wait.
     Blocking { len: usize, serve: Serve<F> },
     /// By moving bytes.
@@ -40,6 +43,7 @@ impl<F: FileSystem> Route<F> {
         const OPEN: usize = size_of::<abi::OpenOut>();
         const WRITE: usize = size_of::<abi::WriteOut>();
         let inline = |len, serve| Self::Inline { len, serve };
+        let either = |len, serve| Self::Either { len, serve };
         let blocking = |len, serve| Self::Blocking { len, serve };
         match opcode {
             opcode::LOOKUP => inline(ENTRY, namespace::lookup),
@@ -66,14 +70,14 @@ impl<F: FileSystem> Route<F> {
             opcode::TMPFILE => inline(ENTRY + OPEN, files::tmpfile),
             opcode::READ => Self::Transfer { len: 0, start: files::read },
             opcode::WRITE => Self::Transfer { len: WRITE, start: files::write },
-            opcode::FLUSH => blocking(0, files::flush),
-            opcode::RELEASE => inline(0, files::release),
+            opcode::FLUSH => either(0, files::flush),
+            opcode::RELEASE => either(0, files::release),
             opcode::FSYNC => blocking(0, files::fsync),
             opcode::IOCTL => inline(size_of::<abi::IoctlOut>(), files::ioctl),
 
             opcode::OPENDIR => inline(OPEN, directories::opendir),
-            opcode::READDIR => inline(0, directories::readdir),
-            opcode::READDIRPLUS => inline(0, directories::readdirplus),
+            opcode::READDIR => either(0, directories::readdir),
+            opcode::READDIRPLUS => either(0, directories::readdirplus),
             opcode::RELEASEDIR => inline(0, directories::releasedir),
             opcode::FSYNCDIR => blocking(0, directories::fsyncdir),
 

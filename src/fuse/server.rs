@@ -102,7 +102,10 @@ impl<F: FileSystem> Server<F> {
             return Handled::Reply;
         }
         match route {
-            Route::Inline { len, serve } => self.answer(&request, len, serve, room, answer),
+            Route::Either { .. } if self.fs.may_wait(request.node()) => return Handled::Blocking,
+            Route::Inline { len, serve } | Route::Either { len, serve } => {
+                self.answer(&request, len, serve, room, answer);
+            }
             Route::Transfer { len, start } => return self.start(&request, len, start, room, answer),
             Route::Mount if features.is_none() => self.mount(&request, room, answer),
             // A guest that boots again without DESTROY: the old mount has to be torn down first.
@@ -128,7 +131,9 @@ impl<F: FileSystem> Server<F> {
         match admit(&request, &route, features.is_some()) {
             Err(errno) => reply::error(&mut answer, errno, unique),
             Ok(()) => match route {
-                Route::Blocking { len, serve } => self.answer(&request, len, serve, room, &mut answer),
+                Route::Blocking { len, serve } | Route::Either { len, serve } => {
+                    self.answer(&request, len, serve, room, &mut answer);
+                }
                 Route::LockWait => return locks::setlkw(&self.fs, &request, respond),
                 Route::Mount => self.mount(&request, room, &mut answer),
                 Route::Unmount => {

@@ -10,6 +10,9 @@ use rustix::io::Errno;
 
 use crate::fuse::*;
 
+/// A node that may keep a thread waiting.
+pub(super) const REMOTE: NodeId = NodeId(0x7e);
+
 /// One entry of the directory that every node is.
 pub(super) const NAMES: [&[u8]; 4] = [b".", b"a", b"eight888", b"a-longer-name"];
 
@@ -98,6 +101,10 @@ macro_rules! notes {
 }
 
 impl FileSystem for Double {
+    fn may_wait(&self, node: NodeId) -> bool {
+        node == REMOTE
+    }
+
     fn init(&self, offered: u64) -> Result<SessionConfig> {
         self.note(format!("init({offered:#x})"));
         Ok(CONFIG)

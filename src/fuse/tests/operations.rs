@@ -2,8 +2,9 @@
 
 use zerocopy::FromBytes;
 
-use super::double::{Double, NAMES};
+use super::double::{Double, NAMES, REMOTE};
 use super::message::{Length, Message, every_operation, mounted, mounted_with};
+use crate::fuse::Handled;
 use crate::fuse::abi::*;
 
 #[test]
@@ -17,6 +18,27 @@ fn every_operation_has_the_length_that_guests_check() {
             Length::Errno(errno) => Some((errno, 0)),
         };
         assert_eq!(seen, expected, "{message:?}");
+    }
+}
+
+#[test]
+fn what_may_wait_on_a_network_file_system_leaves_the_ring() {
+    let server = mounted();
+    for (mut message, length) in every_operation() {
+        let slow = [opcode::READDIR, opcode::READDIRPLUS, opcode::FLUSH, opcode::RELEASE];
+        let on = |node: u64, message: &mut Message| {
+            message.header.nodeid = node;
+            let handled = server.handle(&message.head(), 0, 1 << 16, &mut Vec::new());
+            matches!(handled, Handled::Blocking)
+        };
+        if slow.contains(&message.header.opcode) {
+            assert!(!on(7, &mut message), "{message:?}");
+            assert!(on(REMOTE.0, &mut message), "{message:?}");
+            let (Length::Fixed(len) | Length::Variable(len)) = length else { panic!("{message:?}") };
+            assert_eq!(message.send(&server, 1 << 16).unwrap().1.len(), len);
+        } else if message.header.opcode == opcode::LOOKUP {
+            assert!(!on(REMOTE.0, &mut message));
+        }
     }
 }
 

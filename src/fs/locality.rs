@@ -1,11 +1,12 @@
-//! Does the host do anything when a descriptor is closed?
+//! Is the host's file system a local one?
 //!
-//! A local file system does not: what was written is in the page cache and stays there. A network file system sends
-//! what it has and tells at the close what could not be kept (`ENOSPC`, `EDQUOT`, `EIO`). There each close of the
-//! guest has to become one on the host (FLUSH); on local ones the guest is told to spare the request
+//! A local file system has what was written in its page cache, and a close does nothing. A network file system sends
+//! what it has when a descriptor is closed, and tells then what could not be kept (`ENOSPC`, `EDQUOT`,
+//! `EIO`). There each close of the guest has to become one on the host (FLUSH), and that, like reading a
+//! directory, may take as long as a server takes. On local ones the guest is told to spare the request
 //! (`FOPEN_NOFLUSH`).
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::fstatfs;
@@ -35,23 +36,24 @@ const LOCAL: [u32; 15] = [
 
 /// What is known of mounts. It remembers the last one only: a share is on one mount, mostly.
 #[derive(Debug, Default)]
-pub(super) struct FlushNeeds {
-    /// Mount id, shifted left by two; bit 1: it is valid; bit 0: closing matters.
+pub(super) struct Locality {
+    /// Mount id, shifted left by two; bit 1: it is valid; bit 0: it is remote.
     last: AtomicU64,
 }
 
-impl FlushNeeds {
-    /// Whether closing a file of this mount matters; `file` is one. Where the host does not tell, it does.
-    pub(super) fn of(&self, mount: u32, file: BorrowedFd<'_>) -> bool {
+impl Locality {
+    /// Whether a mount's file system is not known to be local; `file` gives one of its files, where it has to be
+    /// asked.
+    pub(super) fn is_remote<F: AsFd>(&self, mount: u32, file: impl FnOnce() -> Result<F>) -> bool {
         let key = u64::from(mount) << 2 | 2;
         let last = self.last.load(Ordering::Relaxed);
         if last & !1 == key {
             return last & 1 == 1;
         }
-        let magic = fstatfs(file).map(|stat| stat.f_type).unwrap_or(0);
-        let needs = !u32::try_from(magic).is_ok_and(|magic| LOCAL.contains(&magic));
-        self.last.store(key | u64::from(needs), Ordering::Relaxed);
-        needs
+        let magic = file().and_then(|file| fstatfs(file)).map_or(0, |stat| stat.f_type);
+        let remote = !u32::try_from(magic).is_ok_and(|magic| LOCAL.contains(&magic));
+        self.last.store(key | u64::from(remote), Ordering::Relaxed);
+        remote
     }
 }
 
@@ -63,19 +65,18 @@ pub(super) fn flush(file: BorrowedFd<'_>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
-    fn closing_matters_only_where_the_file_system_is_not_known_to_be_local() {
-        let needs = FlushNeeds::default();
+    fn what_is_not_known_to_be_local_is_remote() {
+        let locality = Locality::default();
         let local = tempfile::tempfile().unwrap();
         let other = std::fs::File::open("/proc/self/status").unwrap();
         for _ in 0..2 {
-            assert!(!needs.of(7, local.as_fd()));
-            assert!(needs.of(0, other.as_fd()));
+            assert!(!locality.is_remote(7, || Ok(&local)));
+            assert!(locality.is_remote(0, || Ok(&other)));
         }
         // The mount decides, and is asked once.
-        assert!(needs.of(0, local.as_fd()));
+        assert!(locality.is_remote(0, || Ok(&local)));
         flush(local.as_fd()).unwrap();
         assert!(local.metadata().is_ok());
     }
