@@ -5,12 +5,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use super::options::{Contender, Limit, Options, Verify};
 use super::{Work, values};
-use crate::cli::{ParseExit, Stream};
+use crate::cli::{self, ParseExit, Stream};
 
 const PROGRAM: &str = "extentfsd-bench";
 
@@ -164,33 +163,18 @@ fn work_help() -> String {
 ///
 /// [`ParseExit`] for everything that ends the program here, which includes help and the version.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options, ParseExit> {
-    let matches = CommandLine::command().try_get_matches_from(args).map_err(explain)?;
-    CommandLine::from_arg_matches(&matches).map_err(explain)?.resolve().map_err(usage)
+    let matches = CommandLine::command().try_get_matches_from(args).map_err(wrong)?;
+    CommandLine::from_arg_matches(&matches).map_err(wrong)?.resolve().map_err(usage)
+}
+
+fn wrong(error: clap::Error) -> ParseExit {
+    cli::explain(error, usage)
 }
 
 fn usage(text: String) -> ParseExit {
     // The text quotes the command line, which may contain anything, and still is one line.
     let line = text.replace(char::is_control, " ");
     ParseExit { text: format!("{PROGRAM}: {line} (see --help)\n"), stream: Stream::Err, code: 2 }
-}
-
-/// Makes one line of the parser's error, which has several paragraphs: what is wrong, tips, usage.
-fn explain(error: clap::Error) -> ParseExit {
-    let text = error.render().to_string();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            ParseExit { text, stream: Stream::Out, code: 0 }
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            ParseExit { text, stream: Stream::Err, code: 2 }
-        }
-        _ => {
-            let wrong = text.split("\n\n").next().unwrap_or(&text);
-            let words: Vec<&str> = wrong.lines().map(str::trim).collect();
-            let line = words.join(" ");
-            usage(line.strip_prefix("error: ").unwrap_or(&line).to_owned())
-        }
-    }
 }
 
 impl CommandLine {

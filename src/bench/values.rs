@@ -4,18 +4,7 @@
 
 use std::time::Duration;
 
-fn size(text: &str) -> Result<u64, String> {
-    let (number, unit) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (text.get(..text.len() - 1), 1 << 10),
-        Some(b'm' | b'M') => (text.get(..text.len() - 1), 1 << 20),
-        Some(b'g' | b'G') => (text.get(..text.len() - 1), 1 << 30),
-        _ => (Some(text), 1_u64),
-    };
-    number
-        .filter(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|number| number.parse::<u64>().ok()?.checked_mul(unit))
-        .ok_or_else(|| "expected bytes, with a suffix K, M or G if you like".to_owned())
-}
+use crate::cli::size;
 
 pub(super) fn block_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;

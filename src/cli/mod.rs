@@ -33,6 +33,7 @@ pub use options::{
     Cache, Device, Direct, Engine, IdMap, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps,
     Negotiation, Nofile, Note, Options, Rings, Sandbox, SandboxMode, Seccomp, Share, Socket, Timeouts,
 };
+pub(crate) use values::size;
 
 /// The first argument that asks for lines instead of a daemon.
 const ATTACH_ARGS: &str = "attach-args";
@@ -96,11 +97,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, ParseE
     let args: Vec<OsString> = args.into_iter().collect();
     // Not a subcommand in the parser's eyes, which would then take any stray word for an attempt at one.
     if args.get(1).is_some_and(|first| first == ATTACH_ARGS) {
-        let command = AttachCommand::try_parse_from(args.into_iter().skip(1)).map_err(explain)?;
+        let command = AttachCommand::try_parse_from(args.into_iter().skip(1)).map_err(wrong)?;
         return command.check().map(Command::AttachArgs).map_err(ParseExit::usage);
     }
-    let matches = CommandLine::command().try_get_matches_from(args).map_err(explain)?;
-    let line = CommandLine::from_arg_matches(&matches).map_err(explain)?;
+    let matches = CommandLine::command().try_get_matches_from(args).map_err(wrong)?;
+    let line = CommandLine::from_arg_matches(&matches).map_err(wrong)?;
     if line.compat.print_capabilities {
         return Ok(Command::PrintCapabilities);
     }
@@ -108,8 +109,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, ParseE
     resolve::resolve(line, file_handles).map(|options| Command::Serve(Box::new(options)))
 }
 
-/// Makes one line of the parser's error, which has several paragraphs: what is wrong, tips, usage.
-fn explain(error: clap::Error) -> ParseExit {
+fn wrong(error: clap::Error) -> ParseExit {
+    explain(error, |what| ParseExit::usage(format!("{what} (see --help)")))
+}
+
+/// Makes one line of the parser's error, which has several paragraphs (what is wrong, tips, usage), and `usage` makes
+/// the end of the program of it. Help and version are what they are.
+pub(crate) fn explain(error: clap::Error, usage: impl FnOnce(String) -> ParseExit) -> ParseExit {
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -122,7 +128,7 @@ fn explain(error: clap::Error) -> ParseExit {
             let wrong = text.split("\n\n").next().unwrap_or(&text);
             let words: Vec<&str> = wrong.lines().map(str::trim).collect();
             let line = words.join(" ");
-            ParseExit::usage(format!("{} (see --help)", line.strip_prefix("error: ").unwrap_or(&line)))
+            usage(line.strip_prefix("error: ").unwrap_or(&line).to_owned())
         }
     }
 }

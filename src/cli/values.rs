@@ -104,7 +104,7 @@ pub(super) fn bytes(text: &str) -> Result<u32, String> {
 }
 
 /// A number of bytes with an optional suffix K, M or G (powers of 1024).
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (text.get(..text.len().saturating_sub(1)), 1 << 10),
         Some(b'm' | b'M') => (text.get(..text.len().saturating_sub(1)), 1 << 20),

@@ -14,7 +14,7 @@ use super::syscall;
 use crate::fuse::Direction;
 
 /// How a movement goes on.
-pub(super) enum Step {
+pub(in crate::ring) enum Step {
     /// It ended.
     Done(io::Result<usize>),
     /// This attempt may wait: the engine has to make it elsewhere.
@@ -23,7 +23,7 @@ pub(super) enum Step {
 
 /// How attempts are made on the ring thread.
 #[derive(Debug)]
-pub(super) struct Inline {
+pub(in crate::ring) struct Inline {
     /// Whether `RWF_NOWAIT` is to be tried for reads.
     nowait_reads: bool,
     cached_writes: Pace,

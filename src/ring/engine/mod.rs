@@ -18,7 +18,9 @@ use std::time::Duration;
 use super::handle::EngineKind;
 use super::slot::Key;
 
+use inline::{Inline, Step};
 pub(super) use movement::Movement;
+use movement::Next;
 pub(super) use uring::probe as probe_uring;
 
 /// How long to wait for an event.
@@ -62,6 +64,9 @@ pub(super) trait Engine {
     /// What to call it in messages.
     fn name(&self) -> &'static str;
 
+    /// What this engine makes on the ring thread itself.
+    fn inline(&mut self) -> &mut Inline;
+
     /// Begins a movement. Returns its outcome where it is done already; otherwise attempts at it will
     /// show in [`Events::attempts`] under `key`, each to be handed to [`resume`](Self::resume). Until
     /// then the buffers of `movement` must stay where they are. `company` tells, when it is called, whether the ring
@@ -71,7 +76,10 @@ pub(super) trait Engine {
         key: Key,
         movement: &mut Movement,
         company: &dyn Fn() -> bool,
-    ) -> Option<io::Result<usize>>;
+    ) -> Option<io::Result<usize>> {
+        let step = self.inline().begin(movement, company);
+        self.take(key, movement, step)
+    }
 
     /// Notes the end of an attempt, and goes on where bytes are left. Returns as [`start`](Self::start).
     fn resume(
@@ -79,7 +87,18 @@ pub(super) trait Engine {
         key: Key,
         movement: &mut Movement,
         attempt: io::Result<usize>,
-    ) -> Option<io::Result<usize>>;
+    ) -> Option<io::Result<usize>> {
+        match movement.record(attempt) {
+            Next::Done(outcome) => Some(outcome),
+            Next::Again => {
+                let step = self.inline().go_on(movement);
+                self.take(key, movement, step)
+            }
+        }
+    }
+
+    /// Takes a step of a movement. Returns as [`start`](Self::start).
+    fn take(&mut self, key: Key, movement: &mut Movement, step: Step) -> Option<io::Result<usize>>;
 
     /// Submits what was started and collects what happened.
     fn wait(&mut self, wait: Wait, events: &mut Events) -> io::Result<()>;

@@ -19,7 +19,7 @@ const MAX_RETRIES: u8 = 64;
 
 /// One attempt: the arguments of `preadv2(2)` or `pwritev2(2)`. The buffers belong to the movement.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attempt {
+pub(in crate::ring) struct Attempt {
     pub(super) direction: Direction,
     pub(super) file: RawFd,
     pub(super) buffers: *const iovec,

@@ -69,8 +69,18 @@ impl<'a> Threads<'a> {
             under_way: 0,
         })
     }
+}
 
-    fn proceed(&mut self, key: Key, movement: &mut Movement, step: Step) -> Option<io::Result<usize>> {
+impl Engine for Threads<'_> {
+    fn name(&self) -> &'static str {
+        "threads"
+    }
+
+    fn inline(&mut self) -> &mut Inline {
+        &mut self.inline
+    }
+
+    fn take(&mut self, key: Key, movement: &mut Movement, step: Step) -> Option<io::Result<usize>> {
         let mut step = step;
         loop {
             let attempt = match step {
@@ -96,37 +106,6 @@ impl<'a> Threads<'a> {
                     Next::Done(outcome) => return Some(outcome),
                     Next::Again => step = self.inline.go_on(movement),
                 },
-            }
-        }
-    }
-}
-
-impl Engine for Threads<'_> {
-    fn name(&self) -> &'static str {
-        "threads"
-    }
-
-    fn start(
-        &mut self,
-        key: Key,
-        movement: &mut Movement,
-        company: &dyn Fn() -> bool,
-    ) -> Option<io::Result<usize>> {
-        let step = self.inline.begin(movement, company);
-        self.proceed(key, movement, step)
-    }
-
-    fn resume(
-        &mut self,
-        key: Key,
-        movement: &mut Movement,
-        attempt: io::Result<usize>,
-    ) -> Option<io::Result<usize>> {
-        match movement.record(attempt) {
-            Next::Done(outcome) => Some(outcome),
-            Next::Again => {
-                let step = self.inline.go_on(movement);
-                self.proceed(key, movement, step)
             }
         }
     }

@@ -14,7 +14,7 @@ use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::inline::{Inline, Step};
-use super::movement::{Attempt, Next};
+use super::movement::Attempt;
 use super::{Engine, Events, Movement, Sources, Wait};
 use crate::fuse::Direction;
 use crate::ring::control::signal;
@@ -127,16 +127,6 @@ impl<'a> Uring<'a> {
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
-    fn proceed(&mut self, key: Key, step: Step) -> Option<io::Result<usize>> {
-        match step {
-            Step::Done(outcome) => Some(outcome),
-            Step::Elsewhere(attempt) => {
-                self.submit(key, &attempt);
-                None
-            }
-        }
-    }
-
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let idle = {
             let submission = self.ring.submission();
@@ -170,27 +160,16 @@ impl Engine for Uring<'_> {
         "io_uring"
     }
 
-    fn start(
-        &mut self,
-        key: Key,
-        movement: &mut Movement,
-        company: &dyn Fn() -> bool,
-    ) -> Option<io::Result<usize>> {
-        let step = self.inline.begin(movement, company);
-        self.proceed(key, step)
+    fn inline(&mut self) -> &mut Inline {
+        &mut self.inline
     }
 
-    fn resume(
-        &mut self,
-        key: Key,
-        movement: &mut Movement,
-        attempt: io::Result<usize>,
-    ) -> Option<io::Result<usize>> {
-        match movement.record(attempt) {
-            Next::Done(outcome) => Some(outcome),
-            Next::Again => {
-                let step = self.inline.go_on(movement);
-                self.proceed(key, step)
+    fn take(&mut self, key: Key, _: &mut Movement, step: Step) -> Option<io::Result<usize>> {
+        match step {
+            Step::Done(outcome) => Some(outcome),
+            Step::Elsewhere(attempt) => {
+                self.submit(key, &attempt);
+                None
             }
         }
     }
