@@ -227,6 +227,7 @@ impl Worker<'_> {
                     let log = self.requests.ring_log();
                     self.queue.disable_kicks(log);
                     self.requests.begin(&mut self.queue, &self.memory, &mut *self.engine, head);
+                    self.publish_early();
                 }
                 Ok(None) => return false,
                 Err(runaway) => {
@@ -258,6 +259,18 @@ impl Worker<'_> {
         tracing::error!("ring {} is broken and serves no more requests: {runaway}", self.config.name);
         if let Some(err) = &self.err {
             signal(err.as_fd());
+        }
+    }
+
+    /// Lets the driver see what was answered while more requests are being served, so that it works on the answers
+    /// meanwhile and the ring does not run empty. A driver that sleeps is woken now; one that is awake looks by itself,
+    /// and EVENT_IDX says so.
+    fn publish_early(&mut self) {
+        if self.queue.has_more() {
+            let log = self.requests.ring_log();
+            if self.queue.publish(log) {
+                self.engine.signal_now();
+            }
         }
     }
 

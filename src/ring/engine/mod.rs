@@ -110,6 +110,9 @@ pub(super) trait Engine {
     /// Signals the driver, at the latest with the next [`wait`](Self::wait). Nothing where there is no eventfd.
     fn signal(&mut self);
 
+    /// The same at once.
+    fn signal_now(&mut self);
+
     /// Whether [`wait`](Self::wait) has something to collect, as far as that can be told without a system call.
     fn is_ready(&mut self) -> bool;
 }

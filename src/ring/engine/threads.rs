@@ -148,6 +148,10 @@ impl Engine for Threads<'_> {
     }
 
     fn signal(&mut self) {
+        self.signal_now();
+    }
+
+    fn signal_now(&mut self) {
         if let Some(call) = &self.call {
             signal(call.as_fd());
         }

@@ -228,7 +228,6 @@ impl Engine for Uring<'_> {
     }
 
     fn signal(&mut self) {
-        let Some(call) = &self.call else { return };
         if self.call_by_ring {
             let entry = opcode::Write::new(Fixed(CALL_PLACE), (&raw const ONE).cast(), 8)
                 .build()
@@ -239,7 +238,13 @@ impl Engine for Uring<'_> {
                 return;
             }
         }
-        signal(call.as_fd());
+        self.signal_now();
+    }
+
+    fn signal_now(&mut self) {
+        if let Some(call) = &self.call {
+            signal(call.as_fd());
+        }
     }
 
     fn is_ready(&mut self) -> bool {
