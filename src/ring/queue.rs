@@ -130,9 +130,9 @@ impl Queue {
         Ok(Some(head))
     }
 
-    /// Whether the driver was not yet told of everything that was used.
-    pub(super) fn has_unpublished(&self) -> bool {
-        self.next_used != self.published
+    /// How many used elements the driver cannot see yet.
+    pub(super) fn unpublished(&self) -> u16 {
+        self.next_used.wrapping_sub(self.published)
     }
 
     /// Whether there is something to pop, be it an error.

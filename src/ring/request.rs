@@ -156,7 +156,7 @@ impl Requests {
         let prepared = movement.prepare(transfer, |add| side.pieces(skip, len, add));
         let key = self.slots.next_key();
         // An answer that is not published yet is company too: it must not lie while this one waits.
-        let company = || self.slots.in_flight() > 0 || queue.has_unpublished() || queue.has_more();
+        let company = || self.slots.in_flight() > 0 || queue.unpublished() > 0 || queue.has_more();
         let outcome = match prepared {
             Ok(()) => engine.start(key, movement, &company),
             Err(Fault::Unmapped) => Some(Err(io::Error::from_raw_os_error(libc::EFAULT))),

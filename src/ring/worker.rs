@@ -19,6 +19,8 @@ use super::request::Requests;
 /// Requests taken before what was answered is told to the driver: enough to spare calls, few enough
 /// that the first of a batch does not wait for a long rest.
 const BATCH: usize = 32;
+/// How long answers may lie while the rest of a batch is served: about what waking the driver costs.
+const EARLY: Duration = Duration::from_micros(20);
 /// While draining: how often waits are cancelled again, as a request may have begun to wait meanwhile.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(10);
 /// Looks at the ring between two looks at the clock, while polling.
@@ -217,6 +219,7 @@ impl Worker<'_> {
 
     /// Takes a batch of requests. Returns whether there may be more.
     fn take_requests(&mut self) -> bool {
+        let mut told = Instant::now();
         for _ in 0..BATCH {
             if !self.accepts() {
                 return false;
@@ -227,7 +230,9 @@ impl Worker<'_> {
                     let log = self.requests.ring_log();
                     self.queue.disable_kicks(log);
                     self.requests.begin(&mut self.queue, &self.memory, &mut *self.engine, head);
-                    self.publish_early();
+                    if self.publish_early(told) {
+                        told = Instant::now();
+                    }
                 }
                 Ok(None) => return false,
                 Err(runaway) => {
@@ -262,16 +267,18 @@ impl Worker<'_> {
         }
     }
 
-    /// Lets the driver see what was answered while more requests are being served, so that it works on the answers
-    /// meanwhile and the ring does not run empty. A driver that sleeps is woken now; one that is awake looks by itself,
-    /// and EVENT_IDX says so.
-    fn publish_early(&mut self) {
-        if self.queue.has_more() {
+    /// Lets the driver work on answers while more requests are being served, so that neither waits for the other; it
+    /// is woken now if it sleeps. Not for each answer: a wake-up, which is an interruption of the guest, costs more
+    /// than many a request. Returns whether it did.
+    fn publish_early(&mut self, since: Instant) -> bool {
+        let worthwhile = self.queue.has_more() && self.queue.unpublished() > 0 && since.elapsed() >= EARLY;
+        if worthwhile {
             let log = self.requests.ring_log();
             if self.queue.publish(log) {
                 self.engine.signal_now();
             }
         }
+        worthwhile
     }
 
     /// Tells the driver what was answered, with one call for all.
