@@ -26,7 +26,8 @@ mod tests;
 mod transfer;
 mod types;
 
+pub use crate::extents::{DirectFile, HostFile};
 pub use filesystem::{DirectorySink, FileSystem};
 pub use server::{Handled, Respond, Server};
-pub use transfer::{DirectFile, Direction, HostFile, Transfer};
+pub use transfer::{Direction, Transfer};
 pub use types::*;

@@ -245,7 +245,16 @@ mod tests {
         let len = u32::try_from(parts.iter().map(|part| part.1).sum::<usize>()).unwrap();
         let mut movement = Movement::default();
         let filled = movement.prepare(
-            Transfer { direction, offset: 8192, len, file, direct: true, rw_flags: 0 },
+            Transfer {
+                direction,
+                offset: 8192,
+                len,
+                file,
+                direct: true,
+                rw_flags: 0,
+                pad: false,
+                passage: None,
+            },
             |add| {
                 for &(address, len) in parts {
                     add(NonNull::without_provenance(address.try_into().unwrap()), len);
