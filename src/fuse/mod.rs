@@ -26,6 +26,9 @@ mod tests;
 mod transfer;
 mod types;
 
+#[cfg(test)]
+pub(crate) use tests::kernel;
+
 pub use filesystem::{DirectorySink, FileSystem};
 pub use server::{Handled, Respond, Server};
 pub use transfer::{DirectFile, Direction, HostFile, Transfer};
