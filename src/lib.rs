@@ -9,6 +9,7 @@
 //! | [`ring`] | how do bytes move between a virtqueue, guest memory and host files? |
 //! | [`fuse`] | what does a FUSE message mean, and what does its answer look like? |
 //! | [`fs`] | how is a FUSE operation done on a host directory? |
+//! | [`extents`] | which part of the window stands for which file, and what may be done there? |
 //!
 //! And the house across the street, the load generator `extentfsd-bench`, which knows the daemon only by its socket:
 //!
@@ -18,12 +19,13 @@
 //! | [`bench`](mod@bench) | how fast is a daemon, and what does it cost? |
 //!
 //! Dependencies point downwards: `vhost` and `ring` know `fuse`, `fuse` knows only its own
-//! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues. `bench` knows `frontend`,
+//! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues, and `extents`, below all, of neither. `bench` knows `frontend`,
 //! and `frontend` of the others only [`fuse::abi`], the layout of messages.
 
 pub mod bench;
 pub mod cli;
 pub mod daemon;
+pub mod extents;
 pub mod frontend;
 pub mod fs;
 pub mod fuse;

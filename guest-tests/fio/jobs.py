@@ -80,6 +80,26 @@ def table() -> list[Job]:
     ]  # fmt: skip
 
 
+def extents() -> list[Job]:
+    """What extents are for: random and sequential O_DIRECT on one file, by several processes and at several depths."""
+    ways = [
+        *((f"psync-{processes}", "psync", str(processes), f"psync, numjobs {processes}",
+           ("--ioengine=psync", f"--numjobs={processes}")) for processes in (1, 2, 4, 8)),
+        *((f"uring-{depth}", "io_uring", str(depth), f"io_uring, depth {depth}",
+           ("--ioengine=io_uring", f"--iodepth={depth}")) for depth in (1, 16, 64)),
+    ]  # fmt: skip
+    random = [
+        Job(
+            f"{rw}-{size}-{name}", f"extents-{size}", f"{rw} {size}, {family}", at, "IOPS",
+            f"{rw}, {size}, O_DIRECT, {title}, one file", (f"--rw={rw}", f"--bs={size}", "--direct=1", *words), on_host=True,
+        )
+        for size in ("4k", "64k")
+        for rw in ("randwrite", "randread", "randrw")
+        for name, family, at, title, words in ways
+    ]  # fmt: skip
+    return random
+
+
 def sequential() -> list[Job]:
     """1 MiB after 1 MiB with O_DIRECT."""
     return [
@@ -193,7 +213,7 @@ def verified() -> Job:
 
 def everything(files: int) -> list[Job]:
     """All jobs in the order in which a round does them. `files`: of each of the four processes of smallfile."""
-    return [*table(), *sequential(), *through_guest_cache(), *mixed(), *small_files(files), *source_tree()]
+    return [*table(), *extents(), *sequential(), *through_guest_cache(), *mixed(), *small_files(files), *source_tree()]
 
 
 def chosen(words: str, files: int) -> list[Job]:

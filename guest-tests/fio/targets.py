@@ -15,13 +15,17 @@ from .jobs import DATA_BYTES
 PEER = "virtiofsd --allow-direct-io --cache auto"
 KNOWN = {
     "extentfsd": "extentfsd",
+    "extents": "extentfsd with a window, in a guest whose kernel has the patch",
     "virtiofsd": PEER,
     "virtiofsd-pool4": f"{PEER} --thread-pool-size 4",
     "virtio-blk": "qemu-storage-daemon, vhost-user-blk export, aio=io_uring, O_DIRECT",
     "host": "no guest: fio on the host",
 }
 DEFAULT = "extentfsd,virtiofsd,virtiofsd-pool4,virtio-blk,host"
-WITHOUT_COMMAND = ("virtio-blk", "host")
+WITHOUT_COMMAND = ("extents", "virtio-blk", "host")
+# By which the guest finds the window among its disks.
+WINDOW_SERIAL = "fio-window"
+EXTENT_GUESTS = ("uml-extents", "qemu-extents")
 # The disk for jobs that need a file system; the size tells it from the one with the data.
 FILE_SYSTEM_BYTES = 2 << 30
 # Longer names make unreadable tables, and tags that the device refuses.
@@ -33,7 +37,7 @@ class Target:
     """A way to reach a file of the host."""
 
     name: str
-    # "fs" has a daemon, "blk" qemu-storage-daemon, "host" nothing.
+    # "fs" has a daemon, "extents" one with a window, "blk" qemu-storage-daemon, "host" nothing.
     kind: str
     what: str
     command: tuple[str, ...] = ()
@@ -54,11 +58,12 @@ class Target:
 
     def server(self, folder: Path, logs: Path) -> daemon.Server | None:
         """The back-end that serves what `fill` made, not yet started."""
-        if self.kind == "fs":
+        if self.kind in ("fs", "extents"):
             logs.mkdir()
+            window = ["--window-socket", str(self.window(folder)), "--window-serial", WINDOW_SERIAL]
             return daemon.Daemon(
-                list(self.command), folder, self.queues, [], logs, False, tag=self.name,
-                socket=folder.with_name(f"{self.name}.sock"),
+                list(self.command), folder, self.queues, window if self.kind == "extents" else [], logs, False,
+                tag=self.name, socket=folder.with_name(f"{self.name}.sock"),
             )  # fmt: skip
         if self.kind == "blk":
             logs.mkdir()
@@ -69,12 +74,20 @@ class Target:
         """What of it the guest is given."""
         if isinstance(server, DiskExport):
             return [guest.Device("blk", socket, self.queues) for socket in server.sockets]
-        return [guest.Device("fs", server.socket, self.queues, self.name)]
+        share = guest.Device("fs", server.socket, self.queues, self.name)
+        if self.kind == "extents":
+            return [share, guest.Device("blk", self.window(server.socket), self.queues)]
+        return [share]
+
+    def window(self, beside: Path) -> Path:
+        """The socket of the window, in the same folder as the other."""
+        return beside.with_name(f"{self.name}-window.sock")
 
     def line(self) -> str:
         """How the guest is told about it."""
         return {
             "fs": f"{self.name} fs {self.name}",
+            "extents": f"{self.name} extents {self.name} {WINDOW_SERIAL}",
             "blk": f"{self.name} blk {DATA_BYTES} {FILE_SYSTEM_BYTES}",
             "host": f"{self.name} host",
         }[self.kind]
@@ -150,6 +163,11 @@ def made(name: str, command: str, kind: str, queues: int, build: bool) -> Target
         queues = 1 if kind == "uml" else queues
         what = f"{KNOWN[name]}, num-queues={queues} ({qemu.storage_version()})"
         return Target(name, "blk", what, tuple(qemu.storage_daemon()), queues)
+    if name == "extents":
+        if not kind.startswith(EXTENT_GUESTS):
+            raise UsageError(f"{name!r} needs a guest whose kernel has the patch, such as --guest uml-extents")
+        what = f"extentfsd --queues {queues} --window-socket ..., mounted with iomap_dev"
+        return Target(name, "extents", what, tuple(daemon.binary("extentfsd", build)), queues)
     command = command or KNOWN[name]
     first, *rest = command.split()
     version = f" ({programs.version(first)})" if first in programs.CRATES else ""

@@ -25,6 +25,8 @@ CPUS = 2
 SILENCE = 90
 # Numbers of device types (virtio 1.3, section 5).
 VIRTIO_ID = {"fs": 26, "blk": 2}
+# What the guest calls a disk that is attached alone.
+FIRST_DISK = "/dev/vda"
 # Seconds from the start to the init's first line; a boot that takes longer has hung.
 BOOT_SECONDS = {"uml": 30, "qemu": 120}
 # What the kernel inside says when a reply broke the protocol or the guest itself is broken.

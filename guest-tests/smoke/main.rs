@@ -15,6 +15,7 @@ mod lifetimes;
 mod locks;
 mod mapping;
 mod names;
+mod races;
 mod readonly;
 mod smallfiles;
 mod space;
@@ -78,6 +79,8 @@ enum Command {
     Smallfiles(smallfiles::Options),
     /// Write one file from several processes, in the way named
     Writers(writers::Options),
+    /// Overwrite files with O_DIRECT from several processes, while others truncate, punch, exchange and replace them
+    Races(races::Options),
     /// Part of a check: add to a mapped counter
     #[command(hide = true)]
     Increment {
@@ -121,6 +124,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Crowd(options) => crowd::run(&options).map(|()| true),
         Command::Smallfiles(options) => smallfiles::run(&options).map(|()| true),
         Command::Writers(options) => writers::run(&options).map(|()| true),
+        Command::Races(options) => races::run(&options).map(|()| true),
         Command::Increment { file } => Ok(mapping::increment(&file).map(|()| true)?),
         Command::HoldLock { kind, file, milliseconds } => {
             Ok(locks::hold(&kind, &file, milliseconds).map(|()| true)?)

@@ -232,12 +232,13 @@ pub(super) struct AttributeArgs {
     #[arg(long, hide_short_help = true, value_name = "RULES")]
     pub(super) xattrmap: Option<String>,
 
-    /// Clear set-user-ID bits on writes when the guest asks, instead of one extra request per write
+    /// Clear set-user-ID bits and capabilities of files that are written, instead of letting the guest ask for
+    /// them before every write [default with --xattr]
     #[arg(long, hide_short_help = true, overrides_with = "no_killpriv_v2")]
     pub(super) killpriv_v2: bool,
 
-    /// Leave set-user-ID bits to the guest [default]
-    #[arg(long, hide_short_help = true)]
+    /// Leave set-user-ID bits and capabilities to the guest [default without --xattr]
+    #[arg(long, hide_short_help = true, overrides_with = "killpriv_v2")]
     pub(super) no_killpriv_v2: bool,
 
     /// Keep the guest's O_NOATIME on host files; an unprivileged daemon may then be refused opens

@@ -79,7 +79,10 @@ fn apply_flag(line: &mut CommandLine, option: &str) -> Result<(), String> {
         "readdirplus" => line.caching.no_readdirplus = !on,
         "writeback" => line.caching.writeback = on,
         "allow_direct_io" => line.performance.allow_direct_io = on,
-        "killpriv_v2" => line.attributes.killpriv_v2 = on,
+        "killpriv_v2" => {
+            line.attributes.killpriv_v2 = on;
+            line.attributes.no_killpriv_v2 = !on;
+        }
         "posix_acl" => line.attributes.posix_acl = negotiation,
         "security_label" => line.attributes.security_label = negotiation,
         "posix_lock" => line.share.posix_lock = on,

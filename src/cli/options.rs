@@ -87,7 +87,7 @@ pub struct Share {
     pub posix_acl: Negotiation,
     /// Security context at creation (`FUSE_SECURITY_CTX`). Other than `Never` only if `xattr` is set.
     pub security_label: Negotiation,
-    /// Clear set-user-ID and set-group-ID bits on writes as `FUSE_HANDLE_KILLPRIV_V2` asks.
+    /// Clear set-user-ID and set-group-ID bits and capabilities on writes as `FUSE_HANDLE_KILLPRIV_V2` asks.
     pub killpriv_v2: bool,
     /// Mark directories where another host file system is mounted, so that the guest shows a mount.
     pub announce_submounts: bool,

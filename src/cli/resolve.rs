@@ -37,6 +37,9 @@ pub(super) fn resolve(
         share, socket: device, caching, attributes, performance, sandbox, logging, compat, ..
     } = line;
     let cache = caching.cache;
+    let xattr = attributes.xattr
+        || attributes.posix_acl != Negotiation::Never
+        || attributes.security_label != Negotiation::Never;
     Ok(Options {
         listen: Listen { socket, group: device.socket_group },
         share: Share {
@@ -53,12 +56,11 @@ pub(super) fn resolve(
             allow_mmap: caching.allow_mmap,
             writeback: caching.writeback,
             readdirplus: cache != Cache::Never && !caching.no_readdirplus,
-            xattr: attributes.xattr
-                || attributes.posix_acl != Negotiation::Never
-                || attributes.security_label != Negotiation::Never,
+            xattr,
             posix_acl: attributes.posix_acl,
             security_label: attributes.security_label,
-            killpriv_v2: attributes.killpriv_v2,
+            // With extended attributes the guest would ask for security.capability before every write.
+            killpriv_v2: attributes.killpriv_v2 || (xattr && !attributes.no_killpriv_v2),
             announce_submounts: !share.no_announce_submounts,
             inode_file_handles: share.inode_file_handles,
             preserve_noatime: attributes.preserve_noatime,

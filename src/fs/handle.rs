@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::directory::Stream;
 use super::inode::Inode;
+use super::reader::Heard;
 use super::recent::{self, TableId};
 use crate::fuse::{DirectFile, Fh, HostFile, NodeId, Result};
 
@@ -27,8 +28,11 @@ const SHARDS: usize = 16;
 pub(super) struct OpenFile {
     /// The file.
     pub(super) inode: Arc<Inode>,
-    /// Through the host's page cache; neither `O_APPEND` nor `O_DIRECT`.
+    /// Through the host's page cache; neither `O_APPEND` nor `O_DIRECT`. See [`reader`](super::reader) for who shares
+    /// it.
     pub(super) fd: Arc<OwnedFd>,
+    /// Which losses of data this open has heard of, where `fd` may be another's too.
+    pub(super) heard: Option<Heard>,
     /// Past it. Opened when first wanted; `None` in it: this file cannot be opened so.
     pub(super) direct: OnceLock<Option<DirectFile>>,
     /// `fd` can be read.

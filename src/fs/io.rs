@@ -88,7 +88,7 @@ fn transfer(
     let asked = OFlags::from_bits_retain(io.open_flags).contains(OFlags::DIRECT);
     let allowed = fs.config.allow_direct_io || fs.config.direct != DirectPolicy::Never;
     let direct = asked && allowed && has_direct(fs, &file);
-    Transfer { direction, offset: io.offset, len: io.size, file, direct, rw_flags }
+    Transfer { direction, offset: io.offset, len: io.size, file, direct, rw_flags, pad: false, passage: None }
 }
 
 /// Whether the file has a descriptor past the host's page cache; opens it the first time that it is wanted.

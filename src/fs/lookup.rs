@@ -116,7 +116,7 @@ pub(super) fn entry_for_fd(fs: &Passthrough, parent: &Arc<Inode>, opened: Opened
         match fs.inodes.insert(new, replaces.as_ref())? {
             Inserted::Added(inode) => {
                 if let Some(path) = path {
-                    fs.hot.keep(&inode, &path);
+                    fs.hot.keep(&inode, &path, false);
                 }
                 return Ok(entry(fs, parent, &inode, &stat));
             }

@@ -22,6 +22,7 @@ mod lock;
 mod lookup;
 mod open;
 mod range;
+mod reader;
 mod recent;
 mod remove;
 mod session;
@@ -171,7 +172,7 @@ impl Passthrough {
             return Ok(fd);
         }
         let fd = PathFd::new(inode.open_by_handle(OFlags::PATH).unwrap_or(Err(Errno::STALE))?);
-        self.hot.keep(inode, &fd);
+        self.hot.keep(inode, &fd, false);
         Ok(fd)
     }
 

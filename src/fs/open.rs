@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::handle::{Handle, OpenFile, Vacancy};
 use super::inode::Inode;
+use super::reader::{self, Descriptor};
 use super::{Passthrough, create, io_mode, locality};
 use crate::fuse::abi::{
     FOPEN_NOFLUSH, FUSE_DIRECT_IO_ALLOW_MMAP, FUSE_HANDLE_KILLPRIV_V2, FUSE_WRITEBACK_CACHE,
@@ -43,11 +44,11 @@ pub(super) fn open(
         return Err(Errno::ISDIR);
     }
     let vacancy = fs.handles.vacancy()?;
-    let fd = fs.reopen(&inode, host)?;
+    let descriptor = reader::open(fs, &inode, host)?;
     if kill_suidgid || truncates_for_a_user(fs, caller, host) {
-        drop_set_id(&fd)?;
+        drop_set_id(&descriptor.fd)?;
     }
-    Ok(admit(fs, vacancy, inode, fd, host, flags))
+    Ok(admit(fs, vacancy, inode, descriptor, host, flags))
 }
 
 /// Whether set-ID bits have to go although the guest does not say so. Without `FUSE_HANDLE_KILLPRIV_V2` the
@@ -181,7 +182,7 @@ fn admit_new(
     flags: u32,
 ) -> Result<Opened> {
     let inode = fs.node(entry.node).inspect_err(|_| fs.inodes.forget(entry.node, 1))?;
-    Ok(admit(fs, vacancy, inode, fd, host, flags))
+    Ok(admit(fs, vacancy, inode, fd.into(), host, flags))
 }
 
 /// Gives an open file its handle, and tells the guest the I/O mode.
@@ -189,10 +190,11 @@ fn admit(
     fs: &Passthrough,
     vacancy: Vacancy<'_>,
     inode: Arc<Inode>,
-    fd: OwnedFd,
+    descriptor: Descriptor,
     host: OFlags,
     flags: u32,
 ) -> Opened {
+    let Descriptor { fd, shared } = descriptor;
     let config = &fs.config;
     let o_direct = OFlags::from_bits_retain(flags).contains(OFlags::DIRECT);
     let mappable = fs.negotiated(FUSE_DIRECT_IO_ALLOW_MMAP);
@@ -205,8 +207,9 @@ fn admit(
     }
     let access = host & OFlags::RWMODE;
     let fh = vacancy.fill(Handle::File(Arc::new(OpenFile {
+        heard: shared.then(|| inode.write_errors.begin()),
         inode,
-        fd: Arc::new(fd),
+        fd,
         direct: OnceLock::new(),
         readable: access != OFlags::WRONLY,
         writable: access != OFlags::RDONLY,

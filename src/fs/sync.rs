@@ -15,7 +15,9 @@ use crate::fuse::{Fh, NodeId, Result, StatFs};
 /// # Errors
 /// `EBADF`: no such handle; else the host's, such as `EIO` for data that was lost.
 pub(super) fn fsync(fs: &Passthrough, node: NodeId, fh: Fh, datasync: bool) -> Result<()> {
-    sync(&fs.handles.file(node, fh)?.fd, datasync)
+    let file = fs.handles.file(node, fh)?;
+    let outcome = sync(&file.fd, datasync);
+    file.heard.as_ref().map_or(outcome, |heard| file.inode.write_errors.tell(heard, outcome))
 }
 
 /// FSYNCDIR.

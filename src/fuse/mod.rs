@@ -29,7 +29,8 @@ mod types;
 #[cfg(test)]
 pub(crate) use tests::kernel;
 
+pub use crate::extents::{DirectFile, HostFile};
 pub use filesystem::{DirectorySink, FileSystem};
 pub use server::{Handled, Respond, Server};
-pub use transfer::{DirectFile, Direction, HostFile, Transfer};
+pub use transfer::{Direction, Transfer};
 pub use types::*;

@@ -398,6 +398,8 @@ impl Service for FileService {
             file: Arc::<TwiceOpen>::clone(&self.file),
             direct: head[1] != 0,
             rw_flags: if *op == Op::Append as u8 { libc::RWF_APPEND } else { 0 },
+            pad: false,
+            passage: None,
         })
     }
 

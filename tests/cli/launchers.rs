@@ -12,7 +12,10 @@ fn launch_lines_are_understood() {
         (
             "libvirt, before it knew separate options",
             "--fd=3 -o source=/srv/share,cache=auto,xattr,no_flock,no_posix_lock",
-            |o| o.share.xattr = true,
+            |o| {
+                o.share.xattr = true;
+                o.share.killpriv_v2 = true;
+            },
         ),
         (
             "the same, with all it can set",
@@ -37,6 +40,7 @@ fn launch_lines_are_understood() {
                 o.share.cache = Cache::Always;
                 o.share.timeouts = timeouts(86400);
                 o.share.xattr = true;
+                o.share.killpriv_v2 = true;
                 o.limits = Limits { nofile: Nofile::Limit(4096), thread_pool_size: 8 };
                 o.log.level = LogLevel::Debug;
             },
@@ -68,6 +72,7 @@ fn launch_lines_are_understood() {
             o.share.timeouts = timeouts(0);
             o.share.readdirplus = false;
             o.share.xattr = true;
+            o.share.killpriv_v2 = true;
             o.limits.thread_pool_size = 1;
         },
     );

@@ -62,27 +62,36 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--writeback", |o| o.share.writeback = true),
     ("--allow-mmap", |o| o.share.allow_mmap = true),
     ("--no-readdirplus", |o| o.share.readdirplus = false),
-    ("--xattr", |o| o.share.xattr = true),
+    ("--xattr", |o| {
+        o.share.xattr = true;
+        o.share.killpriv_v2 = true;
+    }),
+    ("--xattr --no-killpriv-v2", |o| o.share.xattr = true),
     ("--posix-acl", |o| {
         o.share.posix_acl = Negotiation::Always;
         o.share.xattr = true;
+        o.share.killpriv_v2 = true;
     }),
     ("--posix-acl=auto", |o| {
         o.share.posix_acl = Negotiation::Auto;
         o.share.xattr = true;
+        o.share.killpriv_v2 = true;
     }),
     ("--posix-acl=always", |o| {
         o.share.posix_acl = Negotiation::Always;
         o.share.xattr = true;
+        o.share.killpriv_v2 = true;
     }),
     ("--posix-acl=never", |_| ()),
     ("--security-label", |o| {
         o.share.security_label = Negotiation::Always;
         o.share.xattr = true;
+        o.share.killpriv_v2 = true;
     }),
     ("--security-label=auto", |o| {
         o.share.security_label = Negotiation::Auto;
         o.share.xattr = true;
+        o.share.killpriv_v2 = true;
     }),
     ("--security-label=never", |_| ()),
     ("--killpriv-v2", |o| o.share.killpriv_v2 = true),

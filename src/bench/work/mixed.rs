@@ -2,7 +2,7 @@
 
 use super::io::{Order, Transfers};
 use super::names::{Change, Changes, Existing, Question};
-use super::{Assignment, Progress, Script};
+use super::{Assignment, Progress, READ_ONLY, Script};
 use crate::bench::Error;
 use crate::bench::random::Random;
 use crate::frontend::{Channel, Reply};
@@ -25,7 +25,7 @@ impl Mixed {
                 (15, Box::new(Transfers::new(to, Order::Random, 100))),
                 (20, Box::new(Existing::new(to, Question::Getattr))),
                 (15, Box::new(Existing::new(to, Question::Lookup))),
-                (10, Box::new(Existing::new(to, Question::Open))),
+                (10, Box::new(Existing::new(to, Question::Open(READ_ONLY)))),
                 (5, Box::new(Changes::new(to, Change::Create))),
             ],
             chosen: vec![0; usize::from(to.depth)],

@@ -32,6 +32,7 @@ pub enum Work {
     Getattr,
     Lookup,
     Open,
+    OpenWrite,
     Readdirplus,
     Create,
     Mkdir,
@@ -43,7 +44,7 @@ pub enum Work {
 
 impl Work {
     /// All of them, with the names that `--work` takes and what one operation is.
-    pub const ALL: [(Self, &'static str, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str, &'static str); 16] = [
         (Self::RandRead, "randread", "read a random block of the file (4K)"),
         (Self::RandWrite, "randwrite", "overwrite a random block (4K)"),
         (Self::RandRw, "randrw", "one or the other"),
@@ -51,7 +52,8 @@ impl Work {
         (Self::SeqWrite, "seqwrite", "overwrite the next block (1M)"),
         (Self::Getattr, "getattr", "GETATTR of one of --files files"),
         (Self::Lookup, "lookup", "LOOKUP of one of them, and FORGET"),
-        (Self::Open, "open", "OPEN and RELEASE one of them"),
+        (Self::Open, "open", "OPEN one of them for reading, and RELEASE"),
+        (Self::OpenWrite, "open-write", "OPEN one of them for reading and writing, and RELEASE"),
         (Self::Readdirplus, "readdirplus", "one entry of a directory with --files files"),
         (Self::Create, "create", "CREATE, RELEASE, UNLINK and FORGET"),
         (Self::Mkdir, "mkdir", "MKDIR, RMDIR and FORGET"),
@@ -182,7 +184,8 @@ pub(super) fn script(work: Work, to: &Assignment) -> Box<dyn Script> {
         Work::SeqWrite => Box::new(io::Transfers::new(to, io::Order::Sequential, 100)),
         Work::Getattr => Box::new(names::Existing::new(to, names::Question::Getattr)),
         Work::Lookup => Box::new(names::Existing::new(to, names::Question::Lookup)),
-        Work::Open => Box::new(names::Existing::new(to, names::Question::Open)),
+        Work::Open => Box::new(names::Existing::new(to, names::Question::Open(READ_ONLY))),
+        Work::OpenWrite => Box::new(names::Existing::new(to, names::Question::Open(open_flags(false)))),
         Work::Readdirplus => Box::new(directory::Listing::new(to)),
         Work::Create => Box::new(names::Changes::new(to, names::Change::Create)),
         Work::Mkdir => Box::new(names::Changes::new(to, names::Change::Mkdir)),
@@ -246,6 +249,9 @@ fn release(channel: &mut Channel, node: u64, opcode: u32, fh: u64, flags: u32) -
     channel.call(crate::frontend::Ask::new(opcode, node, 0), &[request.as_bytes()])?;
     Ok(())
 }
+
+/// `O_RDONLY` as a guest's 64-bit program sends it: with `O_LARGEFILE`.
+const READ_ONLY: u32 = 0o10_0000;
 
 /// `O_RDWR` as a guest's 64-bit program sends it, with `O_DIRECT` where asked for.
 fn open_flags(direct: bool) -> u32 {

@@ -15,7 +15,8 @@ use crate::fuse::abi::{
 pub(super) enum Question {
     Getattr,
     Lookup,
-    Open,
+    /// With these flags.
+    Open(u32),
 }
 
 /// Questions about one of many files.
@@ -79,8 +80,8 @@ impl Script for Existing {
             Question::Lookup => {
                 channel.ask(slot, Ask::new(opcode::LOOKUP, self.parent, 128), &[&name(b'f', number)])?;
             }
-            Question::Open => {
-                let request = OpenIn { flags: open_flags(false), open_flags: 0 };
+            Question::Open(flags) => {
+                let request = OpenIn { flags, open_flags: 0 };
                 channel.ask(slot, Ask::new(opcode::OPEN, node, 16), &[request.as_bytes()])?;
             }
         }

@@ -6,6 +6,9 @@
 //! that has not been used since the hand's last visit. That needs no list to be reordered at every use,
 //! only a flag to be set.
 //!
+//! One that is open for reading does all that an `O_PATH` one does, and spares the next open(2) as well, so it takes the
+//! place of the other (see [`reader`](super::super::reader)).
+//!
 //! Users hold a [`PathFd`], which counts references: a descriptor that loses its place is closed when its
 //! last user is done.
 
@@ -16,13 +19,18 @@ use parking_lot::Mutex;
 
 use super::Inode;
 
-/// An `O_PATH` descriptor that stays open while this value lives.
+/// A descriptor that says which file is meant, `O_PATH` or more, and stays open while this value lives.
 #[derive(Clone, Debug)]
 pub(crate) struct PathFd(Arc<OwnedFd>);
 
 impl PathFd {
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Self(Arc::new(fd))
+    }
+
+    /// The same descriptor, for an open file.
+    pub(crate) fn share(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -49,20 +57,19 @@ impl HotDescriptors {
         Self { capacity, clock: Mutex::default() }
     }
 
-    /// Leaves `fd` with its inode, and takes another inode's away where there are too many.
-    pub(crate) fn keep(&self, inode: &Arc<Inode>, fd: &PathFd) {
+    /// Leaves `fd` with its inode, and takes another inode's away where there are too many. `reads`: it is open for
+    /// reading, which is better than one that is not.
+    pub(crate) fn keep(&self, inode: &Arc<Inode>, fd: &PathFd, reads: bool) {
         if self.capacity == 0 {
             return;
         }
         // Locks: the clock's, then an inode's; `Inode::hot` takes only the latter.
         let mut clock = self.clock.lock();
-        if !inode.set_hot(fd) {
-            return;
-        }
-        let evicted = clock.place(self.capacity, Arc::downgrade(inode));
+        let (added, replaced) = inode.set_hot(fd, reads);
+        let evicted = if added { clock.place(self.capacity, Arc::downgrade(inode)) } else { None };
         drop(clock);
         // Only now, because this may close a descriptor or free an inode.
-        drop(evicted);
+        drop((evicted, replaced));
     }
 
     /// Takes every inode's descriptor away.

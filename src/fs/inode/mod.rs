@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, Statx};
 
 use super::io_mode::OpenState;
+use super::reader::WriteErrors;
 use crate::fuse::{NodeId, Result};
 pub(crate) use file_handle::FileHandle;
 pub(crate) use hot::{HotDescriptors, PathFd};
@@ -32,6 +33,14 @@ pub(crate) enum Reference {
     Handle(FileHandle, Arc<Mount>),
 }
 
+/// The descriptor that an inode keeps for a while.
+#[derive(Debug, Default)]
+struct Hot {
+    fd: Option<PathFd>,
+    /// It is open for reading, and not only `O_PATH`.
+    reads: bool,
+}
+
 /// A file that the guest knows.
 ///
 /// A guest may know millions, so this is kept small (`an_inode_is_small` says how small).
@@ -45,7 +54,9 @@ pub(crate) struct Inode {
     /// [`InodeTable`].
     nlookup: AtomicU64,
     /// The descriptor that [`HotDescriptors`] lets it keep.
-    hot: Mutex<Option<PathFd>>,
+    hot: Mutex<Hot>,
+    /// What the opens hear that read through that descriptor together.
+    pub(crate) write_errors: WriteErrors,
     /// What the opens of this file share; the module of the I/O mode owns it.
     pub(crate) open_state: Mutex<OpenState>,
     kind: FileType,
@@ -66,7 +77,8 @@ impl Inode {
             birth,
             reference,
             nlookup: AtomicU64::new(0),
-            hot: Mutex::new(None),
+            hot: Mutex::default(),
+            write_errors: WriteErrors::default(),
             open_state: Mutex::default(),
             kind: FileType::from_raw_mode(stat.stx_mode.into()),
             settled: AtomicBool::new(birth.is_past()),
@@ -124,7 +136,15 @@ impl Inode {
         if let Reference::Descriptor(fd) = &self.reference {
             return Some(fd.clone());
         }
-        let fd = self.hot.lock().clone()?;
+        let fd = self.hot.lock().fd.clone()?;
+        self.used.store(true, Ordering::Relaxed);
+        Some(fd)
+    }
+
+    /// The descriptor that is at hand and open for reading, if one is.
+    pub(crate) fn reader(&self) -> Option<PathFd> {
+        let hot = self.hot.lock();
+        let fd = hot.fd.as_ref().filter(|_| hot.reads)?.clone();
         self.used.store(true, Ordering::Relaxed);
         Some(fd)
     }
@@ -143,18 +163,26 @@ impl Inode {
         FileHandle::of(dir, name).is_ok_and(|handle| self.has_handle(stat, Some(&handle)))
     }
 
-    /// Leaves a descriptor here; false where there is one already or none is wanted.
-    fn set_hot(&self, fd: &PathFd) -> bool {
+    /// Leaves a descriptor here: a first one, or one that can also be read (`reads`) in place of one that cannot.
+    /// Returns whether the inode holds one more than before, and what had to give way, for the caller to drop
+    /// without a lock.
+    fn set_hot(&self, fd: &PathFd, reads: bool) -> (bool, Option<PathFd>) {
         let mut hot = self.hot.lock();
-        let vacant = hot.is_none() && matches!(self.reference, Reference::Handle(..));
-        if vacant {
-            *hot = Some(fd.clone());
+        let wanted = match &hot.fd {
+            // One of its own needs no second that can do no more.
+            None => reads || matches!(self.reference, Reference::Handle(..)),
+            Some(_) => reads && !hot.reads,
+        };
+        if !wanted {
+            return (false, None);
         }
-        vacant
+        hot.reads = reads;
+        let before = hot.fd.replace(fd.clone());
+        (before.is_none(), before)
     }
 
     fn take_hot(&self) -> Option<PathFd> {
-        self.hot.lock().take()
+        std::mem::take(&mut *self.hot.lock()).fd
     }
 
     fn was_used(&self) -> bool {

@@ -60,7 +60,7 @@ impl Share {
         pwritev2(transfer.file.buffered(), &[IoSlice::new(bytes)], transfer.offset, flags)
     }
 
-    fn read(&self, node: NodeId, fh: Fh, offset: u64, len: usize) -> Result<Vec<u8>> {
+    pub(in crate::fs) fn read(&self, node: NodeId, fh: Fh, offset: u64, len: usize) -> Result<Vec<u8>> {
         let transfer = self.fs.read(node, fh, &request(offset, len, 0))?;
         let mut bytes = vec![0; len];
         let flags = ReadWriteFlags::from_bits_retain(bits(transfer.rw_flags));

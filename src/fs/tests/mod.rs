@@ -5,6 +5,7 @@ mod extras;
 pub(in crate::fs) mod files;
 mod names;
 mod nodes;
+mod readers;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;

@@ -83,7 +83,16 @@ impl Double {
 
     fn transfer(&self, direction: Direction, io: &IoRequest) -> Transfer {
         let file = self.file.clone();
-        Transfer { direction, offset: io.offset, len: io.size, file, direct: false, rw_flags: 0 }
+        Transfer {
+            direction,
+            offset: io.offset,
+            len: io.size,
+            file,
+            direct: false,
+            rw_flags: 0,
+            pad: false,
+            passage: None,
+        }
     }
 }
 

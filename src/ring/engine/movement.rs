@@ -28,6 +28,8 @@ pub(in crate::ring) struct Attempt {
     pub(super) rw_flags: i32,
     /// Whether the attempt goes past the page cache.
     pub(super) direct: bool,
+    /// Whether the copy, which the attempt is, is to be left to another thread.
+    pub(super) apart: bool,
 }
 
 impl Attempt {
@@ -60,6 +62,7 @@ pub(in crate::ring) struct Movement {
     retries: u8,
     direct_refused: bool,
     last_was_direct: bool,
+    apart: bool,
 }
 
 impl Movement {
@@ -104,6 +107,16 @@ impl Movement {
         self.transfer.as_ref()
     }
 
+    /// Bytes that are to be moved.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Leaves what goes through the page cache to another thread.
+    pub(super) fn set_apart(&mut self) {
+        self.apart = true;
+    }
+
     /// Lets go of the files; the room for the list of buffers is kept.
     pub(in crate::ring) fn release(&mut self) {
         let mut buffers = std::mem::take(&mut self.buffers);
@@ -129,6 +142,7 @@ impl Movement {
             offset,
             rw_flags: transfer.rw_flags,
             direct: self.last_was_direct,
+            apart: self.apart && !self.last_was_direct,
         })
     }
 
@@ -231,7 +245,16 @@ mod tests {
         let len = u32::try_from(parts.iter().map(|part| part.1).sum::<usize>()).unwrap();
         let mut movement = Movement::default();
         let filled = movement.prepare(
-            Transfer { direction, offset: 8192, len, file, direct: true, rw_flags: 0 },
+            Transfer {
+                direction,
+                offset: 8192,
+                len,
+                file,
+                direct: true,
+                rw_flags: 0,
+                pad: false,
+                passage: None,
+            },
             |add| {
                 for &(address, len) in parts {
                     add(NonNull::without_provenance(address.try_into().unwrap()), len);

@@ -95,7 +95,7 @@ impl<'a> Uring<'a> {
     }
 
     fn submit(&mut self, key: Key, attempt: &Attempt) {
-        let Attempt { direction, file, buffers, count, offset, rw_flags, .. } = *attempt;
+        let Attempt { direction, file, buffers, count, offset, rw_flags, apart, .. } = *attempt;
         let entry = match direction {
             Direction::Read => {
                 opcode::Readv::new(Fd(file), buffers, count).offset(offset).rw_flags(rw_flags).build()
@@ -104,7 +104,9 @@ impl<'a> Uring<'a> {
                 opcode::Writev::new(Fd(file), buffers, count).offset(offset).rw_flags(rw_flags).build()
             }
         };
-        self.push(entry.user_data(u64::from(key.generation) << 32 | u64::from(key.index)));
+        // Without the flag the kernel tries first whether the page cache has it, which is to copy it here.
+        let flags = if apart { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+        self.push(entry.flags(flags).user_data(u64::from(key.generation) << 32 | u64::from(key.index)));
     }
 
     fn push(&mut self, entry: squeue::Entry) {

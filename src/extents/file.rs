@@ -1,0 +1,35 @@
+//! What is a file of the host to those who move bytes?
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// An `O_DIRECT` descriptor of a file, and what it demands (`STATX_DIOALIGN`).
+#[derive(Debug)]
+pub struct DirectFile {
+    /// Opened with `O_DIRECT`.
+    pub file: OwnedFd,
+    /// Every buffer address must be a multiple of this many bytes.
+    pub memory_align: u32,
+    /// Offset and every buffer length must be a multiple of this many bytes.
+    pub offset_align: u32,
+}
+
+/// A host file that bytes are moved from or to. Its descriptors stay open as long as it lives.
+pub trait HostFile: fmt::Debug + Send + Sync {
+    /// The file by way of the host's page cache: right for every offset, length and address.
+    fn buffered(&self) -> BorrowedFd<'_>;
+
+    /// The file past the host's page cache, where that is to be had.
+    fn direct(&self) -> Option<&DirectFile>;
+}
+
+/// A descriptor that goes by way of the page cache.
+impl HostFile for OwnedFd {
+    fn buffered(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn direct(&self) -> Option<&DirectFile> {
+        None
+    }
+}

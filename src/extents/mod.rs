@@ -1,0 +1,28 @@
+//! Which part of the window stands for which file, and what may be done there now?
+//!
+//! The [`Window`] is the address space of the block device that the daemon serves beside the share. A file that
+//! the guest may reach there has a *region* of it and a *grant*; a region's addresses are never given to another file, so
+//! what a guest remembers for too long can only fail. The file system grants, ends and fences
+//! (`docs/extent-protocol.md`); the device enters.
+//!
+//! | file | its question |
+//! |---|---|
+//! | `file` | what is a file of the host to those who move bytes? |
+//! | `gate` | who is in a file just now, and how are they kept out? |
+//! | `recent` | which regions did this thread use last? |
+//! | `room` | how much of the address space does a file get? |
+//! | `window` | where does an address lead? |
+//!
+//! This room knows neither FUSE nor virtqueues.
+
+mod file;
+mod gate;
+mod recent;
+mod room;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use file::{DirectFile, HostFile};
+pub use gate::Passage;
+pub use window::{Access, Fence, Identity, Region, Way, Window};
