@@ -109,7 +109,7 @@ impl Guest {
             .filter(|(_, since, decision)| *since <= self.minor && *decision != Never)
             .fold(FUSE_EXTENTS, |all, (flag, ..)| all | flag);
         let rfc = self.minor == rfc2025::MINOR_VERSION && flags & RFC == RFC;
-        known & flags | if rfc { RFC } else { 0 }
+        (known & flags) | if rfc { RFC } else { 0 }
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
             | FUSE_EXPORT_SUPPORT
             | FUSE_MAP_ALIGNMENT
             | FUSE_INIT_RESERVED
-            | !((1 << 44) - 1 | FUSE_EXTENTS);
+            | !(((1 << 44) - 1) | FUSE_EXTENTS);
         assert_eq!(agree(guest(99), &CONFIG).0 & never, 0);
     }
 

@@ -15,7 +15,7 @@ const DISK: Disk = Disk { size: DEVICE.size, block: DEVICE.logical_block as u64 
 
 /// A guest of the RFC of 2025, which does not know our own flag.
 fn rfc_guest() -> Message {
-    let flags = u64::MAX & !FUSE_EXTENTS;
+    let flags = !FUSE_EXTENTS;
     let init = InitIn { major: 7, minor: 44, max_readahead: 1 << 17, flags: u32::MAX };
     let flags2 = u32::try_from(flags >> 32).unwrap();
     Message::new(opcode::INIT).with(init).with(InitInExt { flags2, ..InitInExt::default() })

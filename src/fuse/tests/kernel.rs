@@ -56,7 +56,10 @@ fn accept_record(record: IomapIo, write: bool, report: bool, disk: Disk) -> Verd
     let nowhere = record.dev == IOMAP_DEV_NULL && record.addr == IOMAP_NULL_ADDR;
     demand(record.flags & !0xff == 0, "M2: flags")?;
     demand(record.length != 0, "M3: length")?;
-    demand(record.offset % disk.block == 0 && record.length % disk.block == 0, "M4: alignment")?;
+    demand(
+        record.offset.is_multiple_of(disk.block) && record.length.is_multiple_of(disk.block),
+        "M4: alignment",
+    )?;
     demand(record.offset.checked_add(record.length).is_some(), "M5: overflow")?;
     demand(record.offset < i64::MAX.unsigned_abs(), "M6: beyond the largest file")?;
     match record.kind {
@@ -66,7 +69,7 @@ fn accept_record(record: IomapIo, write: bool, report: bool, disk: Disk) -> Verd
         IOMAP_MAPPED | IOMAP_UNWRITTEN => {
             demand(record.dev == 1, "M7, B5: device")?;
             demand(record.addr != IOMAP_NULL_ADDR, "M7: address")?;
-            demand(record.addr % disk.block == 0, "alignment of the address")?;
+            demand(record.addr.is_multiple_of(disk.block), "alignment of the address")?;
             let end = record.addr.checked_add(record.length);
             demand(end.is_some_and(|end| end <= disk.size), "M12: within the device")
         }
@@ -100,10 +103,10 @@ pub(crate) fn accept_rfc2025(reply: &[u8], question: Question, disk: Disk) -> Ve
     demand(!own_place || out.write_dev < DEVICES, "V12: write device")?;
     // From here on what is not checked and would be believed.
     demand(out.offset.checked_add(out.length).is_some(), "overflow")?;
-    demand(out.offset % disk.block == 0 && out.length % disk.block == 0, "alignment")?;
+    demand(out.offset.is_multiple_of(disk.block) && out.length.is_multiple_of(disk.block), "alignment")?;
     demand(out.read_type != IOMAP_PURE_OVERWRITE, "a read has a place")?;
     if matches!(out.read_type, IOMAP_MAPPED | IOMAP_UNWRITTEN) {
-        demand(out.read_addr % disk.block == 0, "alignment of the address")?;
+        demand(out.read_addr.is_multiple_of(disk.block), "alignment of the address")?;
         let end = out.read_addr.checked_add(out.length);
         demand(end.is_some_and(|end| end <= disk.size), "within the device")?;
     } else {
