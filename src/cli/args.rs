@@ -2,7 +2,7 @@
 //!
 //! Names, values and defaults are those of virtiofsd 1.14, so that a launcher can start one in place of the other.
 //! Our own are `--queues`, `--keep-listening`, `--direct`, `--engine`, `--ring-affinity`, `--poll-us`, `--max-write`,
-//! `--readahead`, the timeouts, `--posix-lock` and `--flock`. What the answers mean together is decided in `resolve`.
+//! `--readahead`, the timeouts, `--posix-lock`, `--flock` and `--extent-dialect`. What the answers mean together is decided in `resolve`.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use super::options::{
-    Cache, Direct, Engine, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation, SandboxMode, Seccomp,
+    Cache, Direct, Engine, ExtentDialect, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation,
+    SandboxMode, Seccomp,
 };
 use super::values;
 use super::values::{CpuList, MigrationMode, MigrationOnError};
@@ -105,6 +106,19 @@ pub(super) struct ShareArgs {
         hide_possible_values = true
     )]
     pub(super) inode_file_handles: InodeFileHandles,
+
+    /// How the guest asks where a file lies in the window
+    ///
+    /// private: as docs/extent-protocol.md has it; rfc2025: as the first revision of fuse-iomap has it, for guests that
+    /// were built from it. Their flags mean other things to other guests, so this is never guessed
+    #[arg(
+        long,
+        hide_short_help = true,
+        default_value = "private",
+        value_name = "private|rfc2025",
+        hide_possible_values = true
+    )]
+    pub(super) extent_dialect: ExtentDialect,
 
     /// Make the guest's POSIX record locks locks on the host files, seen by the host and by other guests.
     /// Without it they hold within the guest only

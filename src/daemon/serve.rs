@@ -77,6 +77,10 @@ fn file_system_config(share: &cli::Share, descriptors: u64) -> fs::Config {
             cli::InodeFileHandles::Prefer => fs::InodeFileHandles::Prefer,
             cli::InodeFileHandles::Mandatory => fs::InodeFileHandles::Mandatory,
         },
+        extent_dialect: match share.extent_dialect {
+            cli::ExtentDialect::Private => fs::ExtentDialect::Private,
+            cli::ExtentDialect::Rfc2025 => fs::ExtentDialect::Rfc2025,
+        },
         killpriv_v2: share.killpriv_v2,
         preserve_noatime: share.preserve_noatime,
         posix_lock: share.posix_lock,

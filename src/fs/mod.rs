@@ -45,7 +45,9 @@ use rustix::path::DecInt;
 
 use crate::fuse::abi::{FUSE_POSIX_ACL, FUSE_SUBMOUNTS};
 use crate::fuse::{Entry, Fh, Name, NodeId, Result};
-pub use config::{CacheMode, Choice, Config, DirectPolicy, InodeFileHandles, Limits, ReadDirPlus};
+pub use config::{
+    CacheMode, Choice, Config, DirectPolicy, ExtentDialect, InodeFileHandles, Limits, ReadDirPlus,
+};
 use credentials::Own;
 use handle::{Handle, HandleTable};
 use inode::{HotDescriptors, Inode, InodeTable, Mount, Mounts, PathFd, Reference, STATX_MASK};
