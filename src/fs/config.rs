@@ -85,11 +85,14 @@ pub struct Limits {
     pub max_nodes: usize,
     /// `O_PATH` descriptors kept open for files that are referred to by file handle.
     pub hot_descriptors: usize,
+    /// Opens of files by the window, with two descriptors each; a file that is written takes two. Beyond it files are
+    /// reached by FUSE.
+    pub max_window_opens: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_handles: 500_000, max_nodes: 16_000_000, hot_descriptors: 4096 }
+        Self { max_handles: 500_000, max_nodes: 16_000_000, hot_descriptors: 4096, max_window_opens: 16_384 }
     }
 }
 
