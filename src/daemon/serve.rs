@@ -43,7 +43,10 @@ fn file_system_config(share: &cli::Share, descriptors: u64) -> fs::Config {
     let budget = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
     let defaults = fs::Limits::default();
     let hot_descriptors = defaults.hot_descriptors.min(budget / 8);
-    let limits = fs::Limits { max_handles: budget - hot_descriptors, hot_descriptors, ..defaults };
+    // Two descriptors each.
+    let max_window_opens = defaults.max_window_opens.min(budget / 16);
+    let max_handles = budget - hot_descriptors;
+    let limits = fs::Limits { max_handles, hot_descriptors, max_window_opens, ..defaults };
     let choice = |negotiation| match negotiation {
         cli::Negotiation::Never => fs::Choice::Never,
         cli::Negotiation::Auto => fs::Choice::Auto,
