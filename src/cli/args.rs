@@ -67,6 +67,8 @@ pub(super) struct CommandLine {
     #[command(flatten)]
     pub(super) performance: PerformanceArgs,
     #[command(flatten)]
+    pub(super) window: WindowArgs,
+    #[command(flatten)]
     pub(super) sandbox: SandboxArgs,
     #[command(flatten)]
     pub(super) logging: LoggingArgs,
@@ -318,6 +320,19 @@ pub(super) struct PerformanceArgs {
     /// Limit of open files; 0 leaves it alone [default: 1000000, or fs.nr_open if that is less]
     #[arg(long, hide_short_help = true, value_name = "N")]
     pub(super) rlimit_nofile: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Extents (for guests whose kernel has the patch in vm-images/kernel)")]
+pub(super) struct WindowArgs {
+    /// Serve a block device on this socket too, through which such a guest does direct I/O past FUSE.
+    /// In the guest: mount -t virtiofs -o iomap_dev=/dev/disk/by-id/virtio-SERIAL share /mnt
+    #[arg(long, hide_short_help = true, value_name = "PATH")]
+    pub(super) window_socket: Option<PathBuf>,
+
+    /// Serial number of that block device, at most 20 letters, digits, '-', '_' and '.' [default: random]
+    #[arg(long, hide_short_help = true, value_name = "SERIAL", requires = "window_socket", value_parser = values::serial)]
+    pub(super) window_serial: Option<String>,
 }
 
 #[derive(Debug, Args)]

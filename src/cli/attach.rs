@@ -12,6 +12,9 @@ use super::values;
 /// Largest ring that QEMU makes (`VIRTQUEUE_MAX_SIZE`).
 const QEMU_RING_MAX: u16 = 1024;
 
+/// By what the guest finds the window in these examples.
+const WINDOW_SERIAL: &str = "extentfsd-window";
+
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
@@ -46,6 +49,9 @@ pub(super) struct AttachCommand {
     /// Processors of the guest
     #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u16).range(1..))]
     cpus: u16,
+    /// The socket of the block device for extents, to have one: for guests whose kernel has the patch
+    #[arg(long, value_name = "PATH")]
+    window_socket: Option<String>,
     /// The daemon's path, for monitors that start it [default: this program]
     #[arg(long, value_name = "PATH")]
     binary: Option<String>,
@@ -77,6 +83,7 @@ pub struct AttachArgs {
     queue_size: u16,
     memory: u64,
     cpus: u16,
+    window: Option<String>,
     binary: String,
 }
 
@@ -97,9 +104,23 @@ fn memory(text: &str) -> Result<u64, String> {
 impl AttachCommand {
     /// Refuses, in one line naming the option, what the monitor could not take.
     pub(super) fn check(self) -> Result<AttachArgs, String> {
-        let Self { vmm, socket_path, tag, shared_dir, queues, queue_size, memory, cpus, binary } = self;
+        let Self {
+            vmm,
+            socket_path,
+            tag,
+            shared_dir,
+            queues,
+            queue_size,
+            memory,
+            cpus,
+            window_socket,
+            binary,
+        } = self;
+        let window = window_socket.iter().map(|path| ("--window-socket", path));
         for (option, value) in
             [("--socket-path", &socket_path), ("--tag", &tag), ("--shared-dir", &shared_dir)]
+                .into_iter()
+                .chain(window.clone())
         {
             if value.is_empty() || value.contains(char::is_control) {
                 return Err(format!("{option} must not be empty or contain control characters"));
@@ -116,13 +137,18 @@ impl AttachCommand {
             }
             Vmm::CloudHypervisor | Vmm::Crosvm => {
                 // Their option lists end a value at these characters.
-                for (option, value) in [("--socket-path", &socket_path), ("--tag", &tag)] {
+                for (option, value) in
+                    [("--socket-path", &socket_path), ("--tag", &tag)].into_iter().chain(window)
+                {
                     if value.contains([',', '"', '\'', '[', ']']) {
                         return Err(format!(
                             "{option} '{value}' has a character that the monitor does not take"
                         ));
                     }
                 }
+            }
+            Vmm::Kata if window_socket.is_some() => {
+                return Err("--window-socket cannot be had there: Kata attaches no second device".to_owned());
             }
             Vmm::Libvirt | Vmm::Kata if queues > 1 => {
                 return Err(format!(
@@ -132,7 +158,8 @@ impl AttachCommand {
             Vmm::Qemu | Vmm::Libvirt | Vmm::Kata => {}
         }
         let binary = binary.unwrap_or_else(this_program);
-        Ok(AttachArgs { vmm, socket_path, tag, shared_dir, queues, queue_size, memory, cpus, binary })
+        let window = window_socket;
+        Ok(AttachArgs { vmm, socket_path, tag, shared_dir, queues, queue_size, memory, cpus, window, binary })
     }
 }
 
@@ -168,8 +195,15 @@ impl AttachArgs {
              -smp {cpus} -m {memory} \\\n\
              -object memory-backend-memfd,id=mem,size={memory},share=on -machine memory-backend=mem \\\n\
              -chardev {socket} \\\n\
-             -device {device}\n\
+             -device {device}{window}\n\
              \n{mount}",
+            window = self.window.as_ref().map_or_else(String::new, |path| {
+                let socket = shell(&format!("socket,id=window0,path={}", qemu_value(path)));
+                let queues = self.queues;
+                format!(
+                    " \\\n-chardev {socket} \\\n-device vhost-user-blk-pci,chardev=window0,num-queues={queues}"
+                )
+            }),
             start = self.start_daemon(""),
             cpus = self.cpus,
             mount = self.mount_in_guest(),
@@ -185,8 +219,15 @@ impl AttachArgs {
             "{start}\n\
              # Add to cloud-hypervisor's command line. The guest's memory must be shared with the daemon.\n\
              --cpus boot={cpus} --memory size={memory},shared=on \\\n\
-             --fs {share}\n\
+             --fs {share}{window}\n\
              \n{mount}",
+            window = self.window.as_ref().map_or_else(String::new, |path| {
+                let disk = format!(
+                    "vhost_user=true,socket={path},num_queues={},queue_size={}",
+                    self.queues, self.queue_size
+                );
+                format!(" \\\n--disk {}", shell(&disk))
+            }),
             start = self.start_daemon(""),
             cpus = self.cpus,
             memory = self.memory_with_suffix(),
@@ -202,8 +243,12 @@ impl AttachArgs {
             "{start}\n\
              # Add to the command line of \"crosvm run\".\n\
              --cpus num-cores={cpus} --mem size={memory} \\\n\
-             --vhost-user {share}\n\
+             --vhost-user {share}{window}\n\
              \n{mount}",
+            window = self.window.as_ref().map_or_else(String::new, |path| {
+                let disk = format!("type=block,socket={path},max-queue-size={}", self.queue_size);
+                format!(" \\\n--vhost-user {}", shell(&disk))
+            }),
             start = self.start_daemon(&offer),
             cpus = self.cpus,
             memory = self.memory / MIB,
@@ -229,14 +274,26 @@ impl AttachArgs {
              </filesystem>\n\
              \n\
              # Or, to start it yourself, on the host, before the guest starts, with the group that QEMU runs as:\n\
-             extentfsd --shared-dir {shell_dir} --socket-path {shell_socket} --socket-group libvirt-qemu\n\
+             extentfsd --shared-dir {shell_dir} --socket-path {shell_socket}{window_option} --socket-group libvirt-qemu\n\
              # and into <devices>:\n\
              <filesystem type='mount'>\n\
              \x20 <driver type='virtiofs' queue='{size}'/>\n\
              \x20 <source socket='{socket}'/>\n\
              \x20 <target dir='{tag}'/>\n\
-             </filesystem>\n\
+             </filesystem>\n{window}\
              \n{mount}",
+            window_option = self.window_option(),
+            window = self.window.as_ref().map_or_else(String::new, |path| {
+                format!(
+                    "<disk type='vhostuser' device='disk'>\n\
+                     \x20 <driver name='qemu' type='raw' queues='{}'/>\n\
+                     \x20 <source type='unix' path='{}'/>\n\
+                     \x20 <target dev='vdz' bus='virtio'/>\n\
+                     </disk>\n",
+                    self.queues,
+                    xml(path)
+                )
+            }),
             size = self.queue_size,
             binary = xml(&self.binary),
             dir = xml(&self.shared_dir),
@@ -268,14 +325,25 @@ impl AttachArgs {
     fn start_daemon(&self, more: &str) -> String {
         format!(
             "# On the host, before the guest starts:\n\
-             extentfsd --shared-dir {} --socket-path {}{more}\n",
+             extentfsd --shared-dir {} --socket-path {}{}{more}\n",
             shell(&self.shared_dir),
-            shell(&self.socket_path)
+            shell(&self.socket_path),
+            self.window_option(),
         )
     }
 
+    /// The daemon's options for the window, where there is one.
+    fn window_option(&self) -> String {
+        let option = |path| format!(" --window-socket {} --window-serial {WINDOW_SERIAL}", shell(path));
+        self.window.as_deref().map_or_else(String::new, option)
+    }
+
     fn mount_in_guest(&self) -> String {
-        format!("# In the guest:\nmount -t virtiofs {} /mnt\n", shell(&self.tag))
+        let option = match &self.window {
+            Some(_) => format!("-o iomap_dev=/dev/disk/by-id/virtio-{WINDOW_SERIAL} "),
+            None => String::new(),
+        };
+        format!("# In the guest:\nmount -t virtiofs {option}{} /mnt\n", shell(&self.tag))
     }
 
     fn memory_with_suffix(&self) -> String {

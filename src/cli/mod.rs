@@ -32,7 +32,7 @@ pub use capabilities::CAPABILITIES;
 pub use options::{
     Cache, Device, Direct, Engine, ExtentDialect, IdMap, InodeFileHandles, Limits, Listen, Log, LogLevel,
     ModCaps, Negotiation, Nofile, Note, Options, Rings, Sandbox, SandboxMode, Seccomp, Share, Socket,
-    Timeouts,
+    Timeouts, Window,
 };
 pub(crate) use values::size;
 

@@ -27,6 +27,8 @@ pub struct Options {
     pub log: Log,
     /// The virtio device that the guest sees.
     pub device: Device,
+    /// The block device beside it, if there is to be one.
+    pub window: Option<Window>,
     /// Remarks on the command line, to be logged once logging is up, in this order.
     pub notes: Vec<Note>,
 }
@@ -311,4 +313,13 @@ pub struct Device {
     pub queues: u16,
     /// Serve the next connection after a disconnect, instead of ending.
     pub keep_listening: bool,
+}
+
+/// The block device that serves direct I/O of guests whose kernel can ask for extents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// `--window-socket`: where its front-end connects.
+    pub socket: PathBuf,
+    /// `--window-serial`: by what the guest recognises it, 1 to 20 bytes; chosen at random where none is given.
+    pub serial: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::args::CommandLine;
 use super::options::{
     Cache, Device, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Note,
-    Options, Rings, Sandbox, Share, Socket, Timeouts,
+    Options, Rings, Sandbox, Share, Socket, Timeouts, Window,
 };
 use super::values::MigrationMode;
 use super::{ParseExit, compat, unavailable};
@@ -34,7 +34,16 @@ pub(super) fn resolve(
     notes.extend(unavailable::check(&line).map_err(ParseExit::failure)?);
 
     let CommandLine {
-        share, socket: device, caching, attributes, performance, sandbox, logging, compat, ..
+        share,
+        socket: device,
+        caching,
+        attributes,
+        performance,
+        window,
+        sandbox,
+        logging,
+        compat,
+        ..
     } = line;
     let cache = caching.cache;
     let xattr = attributes.xattr
@@ -95,6 +104,7 @@ pub(super) fn resolve(
             syslog: logging.syslog,
         },
         device: Device { tag: device.tag, queues: device.queues, keep_listening: device.keep_listening },
+        window: window.window_socket.map(|socket| Window { socket, serial: window.window_serial }),
         notes,
     })
 }
@@ -148,6 +158,11 @@ fn contradictions(line: &CommandLine) -> Result<(), String> {
         return Err("--modcaps=-dac_read_search needs --inode-file-handles=never: file handles cannot be \
                     opened without that capability"
             .to_owned());
+    }
+    if let (Some(Socket::Path(path)), Some(window)) = (socket(line), &line.window.window_socket)
+        && path == *window
+    {
+        return Err(format!("--window-socket {}: --socket-path is the same", window.display()));
     }
     if line.migration.migration_mode == MigrationMode::FileHandles {
         let unnecessary = [

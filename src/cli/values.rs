@@ -12,6 +12,9 @@ use super::options::{
     SandboxMode, Seccomp,
 };
 
+/// Bytes of the answer to `VIRTIO_BLK_T_GET_ID` (virtio 1.2, section 5.2.6).
+const SERIAL_MAX: usize = 20;
+
 /// Longest tag that fits the device's configuration space (virtio 1.3, 5.11.4), in bytes.
 const TAG_MAX: usize = 36;
 
@@ -81,6 +84,15 @@ pub(super) fn tag(text: &str) -> Result<String, String> {
         1..=TAG_MAX => Ok(text.to_owned()),
         length => Err(format!("a tag has 1 to {TAG_MAX} bytes, this one has {length}")),
     }
+}
+
+/// A serial number of a virtio block device.
+pub(super) fn serial(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !(1..=SERIAL_MAX).contains(&text.len()) || !text.bytes().all(plain) {
+        return Err(format!("a serial has 1 to {SERIAL_MAX} letters, digits, '-', '_' and '.'"));
+    }
+    Ok(text.to_owned())
 }
 
 /// A time in seconds, with up to nine decimals.

@@ -6,6 +6,7 @@
 //! | `socket`, `pid_file` | where does the front-end connect, and is that path ours? |
 //! | `serve` | what is served, with which settings, and for how long? |
 //! | `rings` | how will the threads behind the virtqueues work on this host? |
+//! | `window` | who connects to the block device beside the share? |
 //! | `signals` | what ends the daemon from outside? |
 //! | `sys` | the unsafe system calls |
 //!
@@ -32,6 +33,7 @@ mod serve;
 mod signals;
 mod socket;
 mod sys;
+mod window;
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -47,7 +49,7 @@ use crate::sandbox::{self, ShareRoot, Side};
 use crate::vhost::{ConnectionEnd, TagError};
 pub use pid_file::PidFileError;
 pub use socket::SocketError;
-use socket::{Listening, open_socket};
+use socket::{Listening, SocketFiles, open_socket, open_window_socket};
 
 /// Descriptors that the daemon needs besides those of the thread pool: one for each memory region that the
 /// front-end may add (509), and a hundred for sockets, eventfds, rings and logs. The sum is virtiofsd's.
@@ -80,6 +82,9 @@ pub enum Error {
     /// The share cannot be served.
     #[error(transparent)]
     Share(#[from] fs::Error),
+    /// The thread of the window's socket cannot be started.
+    #[error("cannot start a thread for the window")]
+    Window(#[source] io::Error),
     /// The tag.
     #[error("--tag: {0}")]
     Tag(#[from] TagError),
@@ -104,6 +109,8 @@ pub enum Error {
 pub struct Ready {
     /// Listens for the front-end.
     pub listener: UnixListener,
+    /// Listens for the front-end of the window, where there is one.
+    pub window: Option<UnixListener>,
     /// The share, in the sandbox.
     pub share: ShareRoot,
     /// How many files the process may have open.
@@ -145,6 +152,15 @@ fn start(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error>) -> R
     let pool = u64::try_from(options.limits.thread_pool_size.max(1)).unwrap_or(u64::MAX);
     let descriptors = raise_nofile(options.limits.nofile, RESERVED_DESCRIPTORS.saturating_add(pool))?;
     let Listening { listener, files } = open_socket(&options.listen)?;
+    let mut files = Vec::from_iter(files);
+    let window = match &options.window {
+        Some(window) => {
+            let listening = open_window_socket(&window.socket, options.listen.group.as_deref())?;
+            files.extend(listening.files);
+            Some(listening.listener)
+        }
+        None => None,
+    };
     let config = sandbox::Config {
         sandbox: &options.sandbox,
         share: &options.share.dir,
@@ -152,27 +168,22 @@ fn start(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error>) -> R
     };
     let entrance = match sandbox::split(&config)? {
         Side::Outside(child) => {
-            drop(listener);
+            drop((listener, window));
             let code = signals::supervise(child).map_err(Error::Supervise)?;
             drop(files);
             return Ok(code);
         }
         Side::Inside(entrance) => entrance,
     };
-    let files = match files {
-        Some(files) if entrance.is_forked() => {
-            files.leave_to_other();
-            None
-        }
-        files => files.map(Arc::new),
-    };
-    let share = entrance.enter(&config)?;
-    signals::end_on_signal(files.clone()).map_err(Error::Signals)?;
-    let served = serve(Ready { listener, share, descriptors });
-    if let Some(files) = files {
-        // The signal thread has a share in them, so they would not be dropped.
-        files.remove();
+    if entrance.is_forked() {
+        files.drain(..).for_each(SocketFiles::leave_to_other);
     }
+    let files = Arc::new(files);
+    let share = entrance.enter(&config)?;
+    signals::end_on_signal(Arc::clone(&files)).map_err(Error::Signals)?;
+    let served = serve(Ready { listener, window, share, descriptors });
+    // The signal thread has a share in them, so they would not be dropped.
+    files.iter().for_each(SocketFiles::remove);
     served.map(|()| 0)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::{Error, RESERVED_DESCRIPTORS, Ready, rings};
+use super::{Error, RESERVED_DESCRIPTORS, Ready, rings, window};
 use crate::cli;
 use crate::fs::{self, Passthrough};
 use crate::sandbox::ShareRoot;
@@ -13,13 +13,17 @@ use crate::vhost::{ConnectionEnd, Device, FsDevice, serve_connection};
 
 /// Serves the share until the front-end goes away or, with `--keep-listening`, for ever.
 pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
-    let Ready { listener, share, descriptors } = ready;
+    let Ready { listener, window, share, descriptors } = ready;
     let config = file_system_config(&options.share, descriptors);
     let ShareRoot { root, proc_self_fd } = share;
     let file_system = Passthrough::new(config, root, proc_self_fd)?;
     let device: Arc<dyn Device> =
         Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);
     let rings = rings::runtime(&options.rings, options.limits.thread_pool_size)?;
+    if let Some(listener) = window {
+        let window = window::make(options)?;
+        window::serve(listener, window, options.device.queues, rings::window_runtime(&rings))?;
+    }
     loop {
         info!("Waiting for vhost-user socket connection...");
         let (stream, _) = listener.accept().map_err(Error::Accept)?;

@@ -29,13 +29,11 @@ pub(super) fn block() -> io::Result<()> {
 /// Starts the thread that ends this process at once when told to, after removing `files`.
 ///
 /// Requests of a guest may be under way; they are as after a crash of the host, no more.
-pub(super) fn end_on_signal(files: Option<Arc<SocketFiles>>) -> io::Result<()> {
+pub(super) fn end_on_signal(files: Arc<Vec<SocketFiles>>) -> io::Result<()> {
     let wait = move || {
         if let Ok(signal) = Signals::new(&ENDING).wait() {
             info!("{} received, shutting down", name(signal));
-            if let Some(files) = files {
-                files.remove();
-            }
+            files.iter().for_each(SocketFiles::remove);
             exit_now(c_int::from(EXIT_CODE));
         }
     };

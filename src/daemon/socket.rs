@@ -29,19 +29,28 @@ const BACKLOG: i32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The path does not fit a socket address.
-    #[error("--socket-path {}: {length} bytes are too long for a socket, the limit is {PATH_MAX}", path.display())]
+    #[error("{option} {}: {length} bytes are too long for a socket, the limit is {PATH_MAX}", path.display())]
     TooLong {
+        /// The option that named the path; here and below.
+        option: &'static str,
         /// The path.
         path: PathBuf,
         /// Its length in bytes.
         length: usize,
     },
     /// The path has no file name.
-    #[error("--socket-path {}: this does not name a file", .0.display())]
-    NoName(PathBuf),
+    #[error("{option} {}: this does not name a file", path.display())]
+    NoName {
+        /// The option.
+        option: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
     /// Another daemon listens there, or nobody can know.
-    #[error("--socket-path {}", path.display())]
+    #[error("{option} {}", path.display())]
     PidFile {
+        /// The option.
+        option: &'static str,
         /// The path.
         path: PathBuf,
         /// What is wrong.
@@ -49,11 +58,18 @@ pub enum SocketError {
         source: PidFileError,
     },
     /// There is a file that is no socket.
-    #[error("--socket-path {}: the file exists and is not a socket; remove it or choose another path", .0.display())]
-    Occupied(PathBuf),
+    #[error("{option} {}: the file exists and is not a socket; remove it or choose another path", path.display())]
+    Occupied {
+        /// The option.
+        option: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
     /// The socket cannot be made.
-    #[error("--socket-path {}: cannot {step}", path.display())]
+    #[error("{option} {}: cannot {step}", path.display())]
     Make {
+        /// The option.
+        option: &'static str,
         /// The path.
         path: PathBuf,
         /// What was tried.
@@ -105,8 +121,13 @@ pub(super) struct Listening {
 pub(super) fn open_socket(options: &cli::Listen) -> Result<Listening, SocketError> {
     match &options.socket {
         cli::Socket::Fd(fd) => Ok(Listening { listener: UnixListener::from(inherited(*fd)?), files: None }),
-        cli::Socket::Path(path) => create(path, options.group.as_deref()),
+        cli::Socket::Path(path) => create("--socket-path", path, options.group.as_deref()),
     }
+}
+
+/// Opens the window's socket, for the same group as the other.
+pub(super) fn open_window_socket(path: &Path, group: Option<&str>) -> Result<Listening, SocketError> {
+    create("--window-socket", path, group)
 }
 
 /// Takes over a descriptor after making sure that a front-end can connect to it.
@@ -130,15 +151,16 @@ fn inherited(fd: RawFd) -> Result<OwnedFd, SocketError> {
     }
 }
 
-/// Creates a socket, for the owner only or for the owner and a group.
-fn create(path: &Path, group: Option<&str>) -> Result<Listening, SocketError> {
+/// Creates the socket that `option` asks for, for the owner only or for the owner and a group.
+fn create(option: &'static str, path: &Path, group: Option<&str>) -> Result<Listening, SocketError> {
     let length = path.as_os_str().as_bytes().len();
     if length > PATH_MAX {
-        return Err(SocketError::TooLong { path: path.to_owned(), length });
+        return Err(SocketError::TooLong { option, path: path.to_owned(), length });
     }
-    let name = path.file_name().ok_or_else(|| SocketError::NoName(path.to_owned()))?.to_owned();
+    let name =
+        path.file_name().ok_or_else(|| SocketError::NoName { option, path: path.to_owned() })?.to_owned();
     let group = group.map(find_group).transpose()?;
-    let failed = |step| move |source| SocketError::Make { path: path.to_owned(), step, source };
+    let failed = |step| move |source| SocketError::Make { option, path: path.to_owned(), step, source };
 
     // The files are removed later through this descriptor: by then the path may lead elsewhere.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -148,11 +170,14 @@ fn create(path: &Path, group: Option<&str>) -> Result<Listening, SocketError> {
     umask(Mode::from_bits_truncate(if group.is_some() { 0o007 } else { 0o077 }));
     let mut pid_name = name.clone();
     pid_name.push(".pid");
-    let pid_file = PidFile::acquire(dir.as_fd(), pid_name)
-        .map_err(|source| SocketError::PidFile { path: path.to_owned(), source })?;
+    let pid_file = PidFile::acquire(dir.as_fd(), pid_name).map_err(|source| SocketError::PidFile {
+        option,
+        path: path.to_owned(),
+        source,
+    })?;
     let mut files = SocketFiles { dir, name, socket: None, pid_file, left_to_other: false };
 
-    files.remove_stale(path)?;
+    files.remove_stale(option, path)?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(failed("make a socket"))?;
     let address = SocketAddrUnix::new(path).map_err(failed("use it as an address"))?;
@@ -190,13 +215,13 @@ type FileId = (u64, u64);
 
 impl SocketFiles {
     /// Removes the socket of a daemon that is gone. Nobody holds the pid file but us, so none is there.
-    fn remove_stale(&self, path: &Path) -> Result<(), SocketError> {
-        let failed = |step| move |source| SocketError::Make { path: path.to_owned(), step, source };
+    fn remove_stale(&self, option: &'static str, path: &Path) -> Result<(), SocketError> {
+        let failed = |step| move |source| SocketError::Make { option, path: path.to_owned(), step, source };
         match statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(failed("look at what is there")(errno)),
             Ok(there) if FileType::from_raw_mode(there.st_mode) != FileType::Socket => {
-                Err(SocketError::Occupied(path.to_owned()))
+                Err(SocketError::Occupied { option, path: path.to_owned() })
             }
             Ok(_) => unlinkat(&self.dir, &self.name, AtFlags::empty())
                 .map_err(failed("remove the socket that an earlier daemon left")),
@@ -252,19 +277,21 @@ mod tests {
 
     use super::*;
 
+    const OPTION: &str = "--socket-path";
+
     #[test]
     fn a_stale_socket_is_replaced_and_ours_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
 
-        let listening = create(&path, None).unwrap();
+        let listening = create(OPTION, &path, None).unwrap();
         let metadata = std::fs::symlink_metadata(&path).unwrap();
         assert!(metadata.file_type().is_socket());
         UnixStream::connect(&path).unwrap();
         assert!(dir.path().join("s.pid").exists());
 
-        match create(&path, None) {
+        match create(OPTION, &path, None) {
             Err(SocketError::PidFile { source: PidFileError::InUse { .. }, .. }) => (),
             other => panic!("{other:?}"),
         }
@@ -278,11 +305,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         std::fs::write(&path, "precious").unwrap();
-        assert!(matches!(create(&path, None), Err(SocketError::Occupied(_))));
+        assert!(matches!(create(OPTION, &path, None), Err(SocketError::Occupied { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 
         std::fs::remove_file(&path).unwrap();
-        let listening = create(&path, None).unwrap();
+        let listening = create(OPTION, &path, None).unwrap();
         std::fs::rename(&path, dir.path().join("moved")).unwrap();
         std::fs::write(&path, "precious").unwrap();
         drop(listening);
@@ -293,10 +320,10 @@ mod tests {
     fn the_longest_path_fits() {
         let dir = tempfile::tempdir().unwrap();
         let room = PATH_MAX - dir.path().as_os_str().len() - 1;
-        create(&dir.path().join("x".repeat(room)), None).unwrap();
+        create(OPTION, &dir.path().join("x".repeat(room)), None).unwrap();
         let too_long = dir.path().join("x".repeat(room + 1));
-        assert!(matches!(create(&too_long, None), Err(SocketError::TooLong { length: 108, .. })));
-        assert!(matches!(create(Path::new("/"), None), Err(SocketError::NoName(_))));
+        assert!(matches!(create(OPTION, &too_long, None), Err(SocketError::TooLong { length: 108, .. })));
+        assert!(matches!(create(OPTION, Path::new("/"), None), Err(SocketError::NoName { .. })));
     }
 
     #[test]
@@ -328,8 +355,11 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let _listening = create(&path, Some("root")).unwrap();
+        let _listening = create(OPTION, &path, Some("root")).unwrap();
         assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o770);
-        assert!(matches!(create(&dir.path().join("t"), Some("no such group")), Err(SocketError::NoGroup(_))));
+        assert!(matches!(
+            create(OPTION, &dir.path().join("t"), Some("no such group")),
+            Err(SocketError::NoGroup(_))
+        ));
     }
 }

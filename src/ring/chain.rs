@@ -131,16 +131,24 @@ impl Side {
         })
     }
 
-    /// Writes `bytes` from the first byte on; writes nothing where they do not all fit.
-    pub(super) fn copy_in(&self, bytes: &[u8]) -> Result<(), Fault> {
-        self.pieces(0, bytes.len(), |_, _| ())?;
+    /// Writes `bytes` from byte `skip` on; writes nothing where they do not all fit.
+    pub(super) fn copy_in(&self, skip: usize, bytes: &[u8]) -> Result<(), Fault> {
+        self.pieces(skip, bytes.len(), |_, _| ())?;
         let mut rest = bytes;
-        self.pieces(0, bytes.len(), |target, part| {
+        self.pieces(skip, bytes.len(), |target, part| {
             let Some((now, later)) = rest.split_at_checked(part) else { return };
             // SAFETY: the piece is `part` bytes of guest memory, mapped while the slot holds its table; `now`
             // is as long and is memory of ours.
             unsafe { target.as_ptr().copy_from_nonoverlapping(now.as_ptr(), part) };
             rest = later;
+        })
+    }
+
+    /// Writes zeroes, `len` bytes from byte `skip` on.
+    pub(super) fn zero(&self, skip: usize, len: usize) -> Result<(), Fault> {
+        self.pieces(skip, len, |target, part| {
+            // SAFETY: the piece is `part` bytes of guest memory, mapped while the slot holds its table.
+            unsafe { target.as_ptr().write_bytes(0, part) };
         })
     }
 

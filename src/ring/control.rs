@@ -32,11 +32,22 @@ pub(super) struct Order {
     pub(super) done: mpsc::SyncSender<io::Result<()>>,
 }
 
-/// The answer of a request that was served elsewhere; none where its server gave up without one.
+/// What became of a request that was served elsewhere.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) key: Key,
-    pub(super) reply: Option<Vec<u8>>,
+    pub(super) verdict: Verdict,
+}
+
+/// See [`Answer`].
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Its reply.
+    Reply(Vec<u8>),
+    /// What it waited for is over: it is to be served from the start.
+    Again,
+    /// Its server gave up without a reply.
+    GaveUp,
 }
 
 #[derive(Debug, Default)]

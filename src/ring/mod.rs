@@ -47,4 +47,4 @@ pub use dirty_log::DirtyLog;
 pub use handle::{EngineKind, Notifiers, Ring, RingConfig, RingOptions, Stopped, Surroundings};
 pub use memory::{GuestMemory, MemoryError, RegionConfig, Unmapped};
 pub use offload::Offload;
-pub use service::{Outcome, Respond, Service};
+pub use service::{Outcome, Respond, Service, Wait};

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::chain::{Fault, Walker};
-use super::control::{Answer, Controls};
+use super::control::{Answer, Controls, Verdict};
 use super::dirty_log::DirtyLog;
 use super::engine::Engine;
 use super::handle::{RingConfig, Surroundings};
 use super::offload::Offload;
 use super::queue::{Queue, SharedMemory};
-use super::service::{Outcome, Service};
+use super::service::{Outcome, Service, Wait};
 use super::slot::{Key, Slot, Slots};
 use crate::fuse::{Direction, Transfer};
 
@@ -102,10 +102,14 @@ impl Requests {
             return self.complete(queue, slot, 0);
         }
         match self.read_head(&mut slot) {
-            Ok(true) => {}
-            Ok(false) => return self.complete(queue, slot, 0),
-            Err(errno) => return self.fail(queue, slot, errno),
+            Ok(true) => self.serve(queue, engine, slot),
+            Ok(false) => self.complete(queue, slot, 0),
+            Err(errno) => self.fail(queue, slot, errno),
         }
+    }
+
+    /// Asks the service what the request means, and does that or begins to.
+    fn serve(&mut self, queue: &mut Queue, engine: &mut dyn Engine, slot: Box<Slot>) {
         let readable = slot.chain.readable.len();
         let payload = readable - slot.head.len().min(readable);
         let room = slot.chain.writable.len();
@@ -116,8 +120,19 @@ impl Requests {
             Some(Outcome::Reply) => self.respond(queue, slot),
             Some(Outcome::NoReply) => self.complete(queue, slot, 0),
             Some(Outcome::Transfer(transfer)) => self.transfer(queue, engine, slot, transfer),
+            Some(Outcome::Zeroes(len)) => self.zeroes(queue, slot, len),
             Some(Outcome::Blocking) => self.hand_over(slot),
+            Some(Outcome::Again(wait)) => self.put_off(slot, wait),
             None => self.fail(queue, slot, libc::EIO),
+        }
+    }
+
+    /// Answers a read with `len` zeroes and the reply.
+    fn zeroes(&mut self, queue: &mut Queue, slot: Box<Slot>, len: usize) {
+        match slot.chain.writable.zero(self.service.reply_head_len(), len) {
+            Ok(()) => self.respond_with(queue, slot, len),
+            Err(Fault::Unmapped) => self.fail(queue, slot, libc::EFAULT),
+            Err(Fault::Short) => self.fail(queue, slot, libc::EIO),
         }
     }
 
@@ -197,6 +212,15 @@ impl Requests {
             // All of the payload: an attempt that failed may have written some of it.
             slot.chain.writable.mark(log, slot.chain.writable.len());
         }
+        let mut moved = moved;
+        if let (true, true, Ok(bytes)) = (reading, transfer.pad, &mut moved) {
+            let len = usize::try_from(transfer.len).unwrap_or(usize::MAX);
+            let skip = self.service.reply_head_len().saturating_add(*bytes);
+            // Was there when the read was prepared.
+            if slot.chain.writable.zero(skip, len.saturating_sub(*bytes)).is_ok() {
+                *bytes = len;
+            }
+        }
         let bytes = moved.as_ref().map_or(0, |bytes| *bytes);
         self.reply.clear();
         let (service, reply) = (&*self.service, &mut self.reply);
@@ -211,27 +235,49 @@ impl Requests {
     /// Gives a request to a thread that may wait.
     fn hand_over(&mut self, slot: Box<Slot>) {
         let (head, room) = (slot.head.clone(), slot.chain.writable.len());
-        let key = self.slots.insert(slot);
-        let promise = Promise { controls: Arc::clone(&self.controls), key, kept: false };
+        let promise = self.promise(slot);
         let service = Arc::clone(&self.service);
-        let job = move || {
-            service.handle_blocking(&head, room, Box::new(move |reply| promise.keep(reply)));
-        };
+        self.offload(move || {
+            let respond = move |reply| promise.keep(Verdict::Reply(reply));
+            service.handle_blocking(&head, room, Box::new(respond));
+        });
+    }
+
+    /// Lets a request wait elsewhere, and begin anew then.
+    fn put_off(&mut self, slot: Box<Slot>, Wait(wait): Wait) {
+        let promise = self.promise(slot);
+        self.offload(move || {
+            wait();
+            promise.keep(Verdict::Again);
+        });
+    }
+
+    fn promise(&mut self, slot: Box<Slot>) -> Promise {
+        Promise { controls: Arc::clone(&self.controls), key: self.slots.insert(slot), kept: false }
+    }
+
+    fn offload(&self, job: impl FnOnce() + Send + 'static) {
         if let Err(error) = self.offload.run(job) {
             // The promise went with the job and answers for it.
             tracing::error!("ring {}: cannot start a thread for a slow request: {error}", self.name);
         }
     }
 
-    /// Sends the answer of a request that was served elsewhere.
-    pub(super) fn answered(&mut self, queue: &mut Queue, key: Key, reply: Option<Vec<u8>>) {
+    /// Goes on with a request that was served elsewhere.
+    pub(super) fn answered(
+        &mut self,
+        queue: &mut Queue,
+        engine: &mut dyn Engine,
+        Answer { key, verdict }: Answer,
+    ) {
         let Some(slot) = self.slots.remove(key) else { return };
-        match reply {
-            Some(reply) => {
+        match verdict {
+            Verdict::Reply(reply) => {
                 self.reply = reply;
                 self.respond(queue, slot);
             }
-            None => self.fail(queue, slot, libc::EIO),
+            Verdict::Again => self.serve(queue, engine, slot),
+            Verdict::GaveUp => self.fail(queue, slot, libc::EIO),
         }
     }
 
@@ -240,10 +286,21 @@ impl Requests {
         self.reply.clear();
         let (service, reply) = (&*self.service, &mut self.reply);
         let error = io::Error::from_raw_os_error(errno);
-        let copied = guarded(|| service.fail(&slot.head, error, reply))
-            .is_some_and(|()| slot.chain.writable.copy_in(reply).is_ok());
-        let len = if copied { self.reply.len() } else { 0 };
+        let answered = guarded(|| service.fail(&slot.head, error, reply)).is_some();
+        let len = if answered { self.place_reply(&slot, 0).unwrap_or(0) } else { 0 };
         self.complete(queue, slot, len);
+    }
+
+    /// Writes the reply where it belongs; `payload` bytes are there already. Returns how many bytes are the answer.
+    fn place_reply(&self, slot: &Slot, payload: usize) -> Result<usize, Fault> {
+        let writable = &slot.chain.writable;
+        if self.service.replies_at_end() {
+            let skip = writable.len().checked_sub(self.reply.len()).ok_or(Fault::Short)?;
+            writable.copy_in(skip, &self.reply)?;
+            return Ok(writable.len());
+        }
+        writable.copy_in(0, &self.reply)?;
+        Ok(self.reply.len() + payload)
     }
 
     fn respond(&mut self, queue: &mut Queue, slot: Box<Slot>) {
@@ -252,8 +309,8 @@ impl Requests {
 
     /// Writes the reply; `payload` bytes behind it are there already.
     fn respond_with(&mut self, queue: &mut Queue, slot: Box<Slot>, payload: usize) {
-        match slot.chain.writable.copy_in(&self.reply) {
-            Ok(()) => self.complete(queue, slot, self.reply.len() + payload),
+        match self.place_reply(&slot, payload) {
+            Ok(len) => self.complete(queue, slot, len),
             Err(Fault::Unmapped) => self.fail(queue, slot, libc::EFAULT),
             // The guest left no room for this answer, and perhaps none for any.
             Err(Fault::Short) => self.fail(queue, slot, libc::EIO),
@@ -289,16 +346,16 @@ struct Promise {
 }
 
 impl Promise {
-    fn keep(mut self, reply: Vec<u8>) {
+    fn keep(mut self, verdict: Verdict) {
         self.kept = true;
-        self.controls.answer(Answer { key: self.key, reply: Some(reply) });
+        self.controls.answer(Answer { key: self.key, verdict });
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
         if !self.kept {
-            self.controls.answer(Answer { key: self.key, reply: None });
+            self.controls.answer(Answer { key: self.key, verdict: Verdict::GaveUp });
         }
     }
 }

@@ -4,6 +4,7 @@
 //! that changes its memory meanwhile changes nothing that was checked. Only payloads (the data of a
 //! WRITE, the room for the data of a READ) stay in guest memory, and the device never looks at them.
 
+use std::fmt;
 use std::io;
 
 use crate::fuse::Transfer;
@@ -17,8 +18,21 @@ pub enum Outcome {
     NoReply,
     /// Bytes are to be moved between the payload and a file; [`Service::finish`] then makes the answer.
     Transfer(Transfer),
+    /// The payload of a read is zeroes, this many, and the reply buffer holds the rest of the answer.
+    Zeroes(usize),
     /// It may take long: call [`Service::handle_blocking`] from a thread that may wait.
     Blocking,
+    /// It cannot be told yet: wait, then hand the request over again.
+    Again(Wait),
+}
+
+/// Waits for something; to be called from a thread that may.
+pub struct Wait(pub Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Wait")
+    }
 }
 
 /// Sends the answer of a request that left its ring; call it exactly once.
@@ -53,6 +67,21 @@ pub trait Service: Send + Sync + 'static {
 
     /// Where the payload of a read begins in the writable bytes.
     fn reply_head_len(&self) -> usize;
+
+    /// Whether a reply ends where the writable bytes end, behind the payload of a read, instead of beginning where they
+    /// begin.
+    fn replies_at_end(&self) -> bool {
+        false
+    }
+
+    /// Prepares the thread of a ring, on that thread and before its first request. What is changed here, such as
+    /// the thread's credentials, holds for all that the ring does.
+    ///
+    /// # Errors
+    /// Why the ring cannot run.
+    fn prepare_thread(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Ends what waits without a bound (a blocked lock), because a ring is to stop. May be called
     /// again until the ring has drained.

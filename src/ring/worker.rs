@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::busy_poll::BusyPoll;
-use super::control::{Answer, Change, Controls, Order, signal};
+use super::control::{Change, Controls, Order, signal};
 use super::engine::{self, Engine, Events, Sources, Wait};
 use super::handle::{Notifiers, RingConfig, Stopped, Surroundings};
 use super::queue::{Addresses, Queue, Runaway, SharedMemory};
@@ -41,7 +41,9 @@ pub(super) fn run(
     }
     let sources = Sources { kick: kick.as_fd(), mail: controls.wake_fd() };
     let memory = Rc::new(Arc::clone(&surroundings.memory));
-    let begun = engine::new(surroundings.options.engine, config.size, sources).and_then(|engine| {
+    let prepared = surroundings.service.prepare_thread();
+    let engine = prepared.and_then(|()| engine::new(surroundings.options.engine, config.size, sources));
+    let begun = engine.and_then(|engine| {
         let (addresses, size, event_idx) = (config.addresses(), config.size, config.event_idx);
         let queue = Queue::new(&memory, addresses, size, next_avail, event_idx)
             .ok_or_else(|| misplaced(&config, "has a size that is no power of two, or "))?;
@@ -157,8 +159,8 @@ impl Worker<'_> {
                 for Order { change, done } in orders.drain(..) {
                     let _ = done.send(self.apply(change));
                 }
-                for Answer { key, reply } in answers.drain(..) {
-                    self.requests.answered(&mut self.queue, key, reply);
+                for answer in answers.drain(..) {
+                    self.requests.answered(&mut self.queue, &mut *self.engine, answer);
                 }
             }
             if stopping {

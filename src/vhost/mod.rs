@@ -15,7 +15,9 @@ mod device;
 mod fs_device;
 mod handler;
 mod vring;
+mod window_device;
 
 pub use connection::{ConnectionEnd, serve_connection};
 pub use device::{Device, RingRuntime};
 pub use fs_device::{FsDevice, TagError};
+pub use window_device::WindowDevice;

@@ -89,6 +89,7 @@ pub(crate) fn defaults() -> Options {
         rings: Rings { engine: Engine::Auto, affinity: vec![], poll: Duration::ZERO },
         log: Log { level: LogLevel::Info, syslog: false },
         device: Device { tag: None, queues: 64, keep_listening: false },
+        window: None,
         notes: Vec::new(),
     }
 }

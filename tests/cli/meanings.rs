@@ -8,7 +8,7 @@ use std::time::Duration;
 use caps::Capability;
 use extentfsd::cli::{
     self, Cache, Command, Direct, Engine, ExtentDialect, InodeFileHandles, LogLevel, ModCaps, Negotiation,
-    Nofile, SandboxMode, Seccomp, Socket, Timeouts,
+    Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
 };
 
 use crate::{Change, MINIMAL, assert_means, options, timeouts};
@@ -126,6 +126,12 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--log-level debug", |o| o.log.level = LogLevel::Debug),
     ("--log-level trace", |o| o.log.level = LogLevel::Trace),
     ("--log-level off", |o| o.log.level = LogLevel::Off),
+    ("--window-socket /run/window.sock", |o| {
+        o.window = Some(Window { socket: "/run/window.sock".into(), serial: None });
+    }),
+    ("--window-socket w --window-serial a-disk.1", |o| {
+        o.window = Some(Window { socket: "w".into(), serial: Some("a-disk.1".into()) });
+    }),
     ("--syslog", |o| o.log.syslog = true),
     ("-d", |o| o.log.level = LogLevel::Debug),
     ("-d --log-level warn", |o| o.log.level = LogLevel::Debug),

@@ -56,16 +56,21 @@ fn capabilities_are_json_that_libvirt_reads() {
 #[test]
 fn attach_args_prints_lines_that_can_be_pasted() {
     let hostile = ["--shared-dir", "/srv/it's <a> & \"b\"", "--binary", "/opt/a \"b\"/extentfsd"];
-    for (vmm, more) in [
-        ("qemu", &["--tag", "a,b", "--socket-path", "/run/a b,c", "--queues", "4", "--memory", "1536M"][..]),
-        ("cloud-hypervisor", &["--tag", "my fs", "--queues", "4", "--cpus", "4", "--queue-size", "512"]),
-        ("crosvm", &["--tag", "my fs", "--queues", "2"]),
-        ("libvirt", &["--tag", "<&'\">", "--socket-path", "/run/a&b"]),
-        ("kata", &["--queue-size", "256"]),
-    ] {
+    let window = ["--window-socket", "/run/w"];
+    let cases: [(&str, &str, &[&str]); 8] = [
+        ("qemu", "", &["--tag", "a,b", "--socket-path", "/run/a b,c", "--queues", "4", "--memory", "1536M"]),
+        ("cloud-hypervisor", "", &["--tag", "my fs", "--queues", "4", "--cpus", "4", "--queue-size", "512"]),
+        ("crosvm", "", &["--tag", "my fs", "--queues", "2"]),
+        ("libvirt", "", &["--tag", "<&'\">", "--socket-path", "/run/a&b"]),
+        ("kata", "", &["--queue-size", "256"]),
+        ("qemu", "-window", &window),
+        ("cloud-hypervisor", "-window", &window),
+        ("libvirt", "-window", &window),
+    ];
+    for (vmm, kind, more) in cases {
         let arguments = ["attach-args", "--vmm", vmm].into_iter().chain(hostile).chain(more.iter().copied());
         let output = Program::cargo_bin("extentfsd").unwrap().args(arguments).assert().code(0);
-        let path = format!("{}/tests/golden/attach-args-{vmm}.txt", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/tests/golden/attach-args-{vmm}{kind}.txt", env!("CARGO_MANIFEST_DIR"));
         let expected = std::fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(stdout(&output), expected, "{path}");
     }

@@ -1,0 +1,68 @@
+//! Who connects to the block device beside the share?
+//!
+//! Its front-end is usually the same virtual machine monitor as the share's, but another connection, which may come, go and
+//! come again at any time. The daemon ends with the share's. Grants belong to the guest's mount and outlive the disk.
+
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use tracing::{error, info, warn};
+
+use super::Error;
+use crate::cli;
+use crate::extents::{Identity, Window};
+use crate::vhost::{ConnectionEnd, Device, RingRuntime, WindowDevice, serve_connection};
+
+/// Requests of the window are best multiples of it. The host's own limit is a file's (`STATX_DIOALIGN`); what is below
+/// goes through the host's page cache.
+const LOGICAL_BLOCK: u32 = 512;
+
+/// The window as the options say.
+pub(super) fn make(options: &cli::Options) -> Result<Arc<Window>, Error> {
+    let serial = match options.window.as_ref().and_then(|window| window.serial.clone()) {
+        Some(serial) => serial,
+        None => random_serial().map_err(Error::Window)?,
+    };
+    let identity = Identity::new(serial.as_bytes(), LOGICAL_BLOCK, options.share.readonly);
+    info!("The window's serial is {serial}");
+    Ok(Arc::new(Window::new(identity)))
+}
+
+fn random_serial() -> std::io::Result<String> {
+    let mut random = [0; 8];
+    getrandom(&mut random, GetRandomFlags::empty())?;
+    Ok(format!("efs-{:016x}", u64::from_ne_bytes(random)))
+}
+
+/// Serves the window's front-ends, one after the other, on a thread of its own.
+pub(super) fn serve(
+    listener: UnixListener,
+    window: Arc<Window>,
+    queues: u16,
+    rings: RingRuntime,
+) -> Result<(), Error> {
+    let device: Arc<dyn Device> = Arc::new(WindowDevice::new(window, queues));
+    let accept = move || {
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    info!("A front-end connected to the window");
+                    match serve_connection(stream, &device, &rings) {
+                        ConnectionEnd::Disconnected => info!("The window's front-end disconnected"),
+                        ConnectionEnd::Failed(cause) => {
+                            warn!("The connection of the window's front-end failed: {cause}");
+                        }
+                    }
+                }
+                Err(cause) => {
+                    // Nothing that passes: the share goes on without.
+                    error!("--window-socket: cannot accept a connection: {cause}");
+                    return;
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("window".to_owned()).spawn(accept).map(drop).map_err(Error::Window)
+}
