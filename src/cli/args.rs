@@ -109,19 +109,6 @@ pub(super) struct ShareArgs {
     )]
     pub(super) inode_file_handles: InodeFileHandles,
 
-    /// How the guest asks where a file lies in the window
-    ///
-    /// private: as docs/extent-protocol.md has it; rfc2025: as the first revision of fuse-iomap has it, for guests that
-    /// were built from it. Their flags mean other things to other guests, so this is never guessed
-    #[arg(
-        long,
-        hide_short_help = true,
-        default_value = "private",
-        value_name = "private|rfc2025",
-        hide_possible_values = true
-    )]
-    pub(super) extent_dialect: ExtentDialect,
-
     /// Make the guest's POSIX record locks locks on the host files, seen by the host and by other guests.
     /// Without it they hold within the guest only
     #[arg(long, hide_short_help = true)]
@@ -333,6 +320,20 @@ pub(super) struct WindowArgs {
     /// Serial number of that block device, at most 20 letters, digits, '-', '_' and '.' [default: random]
     #[arg(long, hide_short_help = true, value_name = "SERIAL", requires = "window_socket", value_parser = values::serial)]
     pub(super) window_serial: Option<String>,
+
+    /// How the guest asks where a file lies in the window
+    ///
+    /// private: as docs/extent-protocol.md has it; rfc2025: as the first revision of fuse-iomap has it, for guests that
+    /// were built from it. Their flags mean other things to other guests, so this is never guessed
+    #[arg(
+        long,
+        hide_short_help = true,
+        requires = "window_socket",
+        default_value = "private",
+        value_name = "private|rfc2025",
+        hide_possible_values = true
+    )]
+    pub(super) extent_dialect: ExtentDialect,
 }
 
 #[derive(Debug, Args)]

@@ -14,14 +14,20 @@ use crate::vhost::{ConnectionEnd, Device, FsDevice, serve_connection};
 /// Serves the share until the front-end goes away or, with `--keep-listening`, for ever.
 pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     let Ready { listener, window, share, descriptors } = ready;
-    let config = file_system_config(&options.share, descriptors);
+    let window = match window {
+        Some(listener) => Some((listener, window::make(options)?)),
+        None => None,
+    };
+    let config = file_system_config(&options.share, descriptors, window.is_some());
     let ShareRoot { root, proc_self_fd } = share;
-    let file_system = Passthrough::new(config, root, proc_self_fd)?;
+    let mut file_system = Passthrough::new(config, root, proc_self_fd)?;
+    if let Some((_, window)) = &window {
+        file_system = file_system.with_window(window.clone());
+    }
     let device: Arc<dyn Device> =
         Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);
     let rings = rings::runtime(&options.rings, options.limits.thread_pool_size)?;
-    if let Some(listener) = window {
-        let window = window::make(options)?;
+    if let Some((listener, window)) = window {
         window::serve(listener, window, options.device.queues, rings::window_runtime(&rings))?;
     }
     loop {
@@ -43,13 +49,13 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
 }
 
 /// What the file system is told, from what the operator said and the descriptors there are.
-fn file_system_config(share: &cli::Share, descriptors: u64) -> fs::Config {
+fn file_system_config(share: &cli::Share, descriptors: u64, window: bool) -> fs::Config {
     let budget = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
     let defaults = fs::Limits::default();
     let hot_descriptors = defaults.hot_descriptors.min(budget / 8);
     // Two descriptors each.
-    let max_window_opens = defaults.max_window_opens.min(budget / 16);
-    let max_handles = budget - hot_descriptors;
+    let max_window_opens = if window { defaults.max_window_opens.min(budget / 8) } else { 0 };
+    let max_handles = budget - hot_descriptors - 2 * max_window_opens;
     let limits = fs::Limits { max_handles, hot_descriptors, max_window_opens, ..defaults };
     let choice = |negotiation| match negotiation {
         cli::Negotiation::Never => fs::Choice::Never,
