@@ -53,7 +53,7 @@ fn every_workload_is_measured_and_its_data_verified() {
     let (json, table) =
         measure(&["--work", "all", "--time", "0.2", "--verify-all", "--direct", "--buffered", &daemon()]);
     let cases = json["cases"].as_array().expect("cases");
-    assert_eq!(cases.len(), 15 + 8, "eight of them once more, buffered");
+    assert_eq!(cases.len(), 16 + 8, "eight of them once more, buffered");
     for case in cases {
         let result = &case["results"][0];
         let name = case["name"].as_str().expect("name");
