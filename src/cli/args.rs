@@ -314,6 +314,8 @@ pub(super) struct PerformanceArgs {
 pub(super) struct WindowArgs {
     /// Serve a block device on this socket too, through which such a guest does direct I/O past FUSE.
     /// In the guest: mount -t virtiofs -o iomap_dev=/dev/disk/by-id/virtio-SERIAL share /mnt
+    ///
+    /// SIGUSR1 takes back what was granted; guests then use FUSE until they ask again
     #[arg(long, hide_short_help = true, value_name = "PATH")]
     pub(super) window_socket: Option<PathBuf>,
 

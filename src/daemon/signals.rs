@@ -1,4 +1,4 @@
-//! Which signals end the daemon, and who takes them?
+//! Which signals does the daemon obey, and who takes them?
 //!
 //! They are blocked in every thread and taken with sigwait(3), so that nothing runs in a signal handler. Blocking also
 //! makes them reach the first process of a pid namespace, which the kernel otherwise protects from signals that it does
@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use libc::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, c_int};
+use libc::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, c_int};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 use tracing::{error, info};
 
@@ -23,7 +23,7 @@ const EXIT_CODE: u8 = 1;
 /// Blocks the signals that end the daemon. To be called before any thread or child exists.
 pub(super) fn block() -> io::Result<()> {
     report_children();
-    Signals::new(&[SIGTERM, SIGHUP, SIGINT, SIGCHLD]).block()
+    Signals::new(&[SIGTERM, SIGHUP, SIGINT, SIGUSR1, SIGCHLD]).block()
 }
 
 /// Starts the thread that ends this process at once when told to, after removing `files`.
@@ -40,9 +40,20 @@ pub(super) fn end_on_signal(files: Arc<Vec<SocketFiles>>) -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
 
+/// Starts the thread that calls `act` whenever `SIGUSR1` comes. Without it that signal does nothing.
+pub(super) fn on_user_signal(act: impl Fn() + Send + 'static) -> io::Result<()> {
+    let wait = move || {
+        let signals = Signals::new(&[SIGUSR1]);
+        while signals.wait().is_ok() {
+            act();
+        }
+    };
+    thread::Builder::new().name("signals-user".to_owned()).spawn(wait).map(drop)
+}
+
 /// Waits for the serving process to end, passing signals on to it, and returns its exit code.
 pub(super) fn supervise(child: Pid) -> io::Result<u8> {
-    let signals = Signals::new(&[SIGTERM, SIGHUP, SIGINT, SIGCHLD]);
+    let signals = Signals::new(&[SIGTERM, SIGHUP, SIGINT, SIGUSR1, SIGCHLD]);
     loop {
         match waitpid(Some(child), WaitOptions::NOHANG) {
             Ok(Some((_, status))) if status.exited() || status.signaled() => return Ok(exit_code(status)),

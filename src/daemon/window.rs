@@ -10,7 +10,7 @@ use std::thread;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tracing::{error, info, warn};
 
-use super::Error;
+use super::{Error, signals};
 use crate::cli;
 use crate::extents::{Identity, Window};
 use crate::vhost::{ConnectionEnd, Device, RingRuntime, WindowDevice, serve_connection};
@@ -43,6 +43,12 @@ pub(super) fn serve(
     queues: u16,
     rings: RingRuntime,
 ) -> Result<(), Error> {
+    let revoked = Arc::clone(&window);
+    let revoke = move || {
+        revoked.revoke_all();
+        info!("SIGUSR1 received: all that was granted of the window is taken back");
+    };
+    signals::on_user_signal(revoke).map_err(Error::Window)?;
     let device: Arc<dyn Device> = Arc::new(WindowDevice::new(window, queues));
     let accept = move || {
         loop {
