@@ -102,13 +102,11 @@ impl Wait {
 /// A region's addresses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    address: u64,
+    pub(super) address: u64,
     length: u64,
 }
 
 impl Place {
-    pub(super) const NOWHERE: Self = Self { address: 0, length: 0 };
-
     pub(super) fn holds(self, address: u64) -> bool {
         address.checked_sub(self.address).is_some_and(|offset| offset < self.length)
     }
@@ -358,8 +356,8 @@ impl Window {
         self.table.read().by_key.get(&key).map(|(granted, _)| Arc::clone(granted))
     }
 
-    /// Where a request of `len` bytes at `address` leads. Does not wait; takes no lock for a region that this thread
-    /// used lately.
+    /// Where a request of `len` bytes at `address` leads. Does not wait; takes no lock that other files share for a region
+    /// that this thread used before.
     pub fn enter(&self, address: u64, len: u64, access: Access) -> Way {
         let Some(end) = address.checked_add(len) else { return Way::Refused };
         let Some((place, granted)) = self.at(address) else { return self.unknown(address, end, access) };
@@ -390,7 +388,7 @@ impl Window {
         if !place.holds(address) {
             return None;
         }
-        recent::remember(self.id, address, *place, granted);
+        recent::remember(self.id, *place, granted);
         Some((*place, Arc::clone(granted)))
     }
 
