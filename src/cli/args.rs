@@ -2,7 +2,7 @@
 //!
 //! Names, values and defaults are those of virtiofsd 1.14, so that a launcher can start one in place of the other.
 //! Our own are `--queues`, `--keep-listening`, `--direct`, `--engine`, `--ring-affinity`, `--poll-us`, `--max-write`,
-//! `--readahead`, the timeouts, `--posix-lock` and `--flock`. What the answers mean together is decided in `resolve`.
+//! `--readahead`, the timeouts, `--posix-lock`, `--flock` and `--extent-dialect`. What the answers mean together is decided in `resolve`.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use super::options::{
-    Cache, Direct, Engine, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation, SandboxMode, Seccomp,
+    Cache, Direct, Engine, ExtentDialect, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation,
+    SandboxMode, Seccomp,
 };
 use super::values;
 use super::values::{CpuList, MigrationMode, MigrationOnError};
@@ -319,6 +320,19 @@ pub(super) struct WindowArgs {
     /// Serial number of that block device, at most 20 letters, digits, '-', '_' and '.' [default: random]
     #[arg(long, hide_short_help = true, value_name = "SERIAL", requires = "window_socket", value_parser = values::serial)]
     pub(super) window_serial: Option<String>,
+
+    /// How the guest asks where a file lies in the window
+    ///
+    /// private: as docs/extent-protocol.md has it; rfc2025: as the first revision of fuse-iomap has it, for guests that
+    /// were built from it. Their flags mean other things to other guests, so this is never guessed
+    #[arg(
+        long,
+        hide_short_help = true,
+        default_value = "private",
+        value_name = "private|rfc2025",
+        hide_possible_values = true
+    )]
+    pub(super) extent_dialect: ExtentDialect,
 }
 
 #[derive(Debug, Args)]

@@ -95,6 +95,8 @@ pub struct Share {
     pub announce_submounts: bool,
     /// How inodes are remembered: by file handle or by open descriptor.
     pub inode_file_handles: InodeFileHandles,
+    /// How the guest asks where a file lies in the window.
+    pub extent_dialect: ExtentDialect,
     /// Keep the guest's `O_NOATIME` on host opens; otherwise the flag is dropped.
     pub preserve_noatime: bool,
     /// Record locks of the guest are locks on the host file too.
@@ -162,6 +164,15 @@ pub enum InodeFileHandles {
     Prefer,
     /// By file handle only; fail where there is none.
     Mandatory,
+}
+
+/// `--extent-dialect`: how the guest asks where a file lies in the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtentDialect {
+    /// As `docs/extent-protocol.md` has it.
+    Private,
+    /// As the RFC of fuse-iomap of May 2025 has it.
+    Rfc2025,
 }
 
 /// What the process gives up before it serves a guest.

@@ -72,6 +72,7 @@ pub(super) fn resolve(
             killpriv_v2: attributes.killpriv_v2 || (xattr && !attributes.no_killpriv_v2),
             announce_submounts: !share.no_announce_submounts,
             inode_file_handles: share.inode_file_handles,
+            extent_dialect: window.extent_dialect,
             preserve_noatime: attributes.preserve_noatime,
             posix_lock: share.posix_lock,
             flock: share.flock,

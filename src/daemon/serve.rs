@@ -16,14 +16,16 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     let Ready { listener, window, share, descriptors } = ready;
     let config = file_system_config(&options.share, descriptors);
     let ShareRoot { root, proc_self_fd } = share;
-    let file_system = Passthrough::new(config, root, proc_self_fd)?;
-    let device: Arc<dyn Device> =
-        Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);
+    let mut file_system = Passthrough::new(config, root, proc_self_fd)?;
     let rings = rings::runtime(&options.rings, options.limits.thread_pool_size)?;
+    let queues = options.device.queues;
     if let Some(listener) = window {
         let window = window::make(options)?;
-        window::serve(listener, window, options.device.queues, rings::window_runtime(&rings))?;
+        file_system = file_system.with_window(Arc::clone(&window));
+        window::serve(listener, window, queues, rings::window_runtime(&rings))?;
     }
+    let device: Arc<dyn Device> =
+        Arc::new(FsDevice::new(file_system, queues, options.device.tag.as_deref())?);
     loop {
         info!("Waiting for vhost-user socket connection...");
         let (stream, _) = listener.accept().map_err(Error::Accept)?;
@@ -80,6 +82,10 @@ fn file_system_config(share: &cli::Share, descriptors: u64) -> fs::Config {
             cli::InodeFileHandles::Never => fs::InodeFileHandles::Never,
             cli::InodeFileHandles::Prefer => fs::InodeFileHandles::Prefer,
             cli::InodeFileHandles::Mandatory => fs::InodeFileHandles::Mandatory,
+        },
+        extent_dialect: match share.extent_dialect {
+            cli::ExtentDialect::Private => fs::ExtentDialect::Private,
+            cli::ExtentDialect::Rfc2025 => fs::ExtentDialect::Rfc2025,
         },
         killpriv_v2: share.killpriv_v2,
         preserve_noatime: share.preserve_noatime,

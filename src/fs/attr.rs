@@ -137,6 +137,7 @@ fn truncate(fs: &Passthrough, node: NodeId, target: &Target, size: u64) -> Resul
     if i64::try_from(size).is_err() {
         return Err(Errno::FBIG);
     }
+    let _fence = fs.fence(node);
     if let Target::Open(fd) = target {
         match ftruncate(fd, size) {
             // The open is for reading only. The guest has checked that the caller may truncate.

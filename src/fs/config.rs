@@ -54,6 +54,16 @@ pub enum InodeFileHandles {
     Mandatory,
 }
 
+/// How the guest asks where a file lies, where there is a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExtentDialect {
+    /// As `docs/extent-protocol.md` has it.
+    #[default]
+    Private,
+    /// As the first public revision of fuse-iomap has it (May 2025).
+    Rfc2025,
+}
+
 /// READDIRPLUS: names and attributes in one answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadDirPlus {
@@ -75,11 +85,14 @@ pub struct Limits {
     pub max_nodes: usize,
     /// `O_PATH` descriptors kept open for files that are referred to by file handle.
     pub hot_descriptors: usize,
+    /// Opens of files by the window, with two descriptors each; a file that is written takes two. Beyond it files are
+    /// reached by FUSE.
+    pub max_window_opens: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_handles: 500_000, max_nodes: 16_000_000, hot_descriptors: 4096 }
+        Self { max_handles: 500_000, max_nodes: 16_000_000, hot_descriptors: 4096, max_window_opens: 16_384 }
     }
 }
 
@@ -124,6 +137,8 @@ pub struct Config {
     pub flock: bool,
     /// Refuse everything that changes the share.
     pub read_only: bool,
+    /// How the guest asks where a file lies.
+    pub extent_dialect: ExtentDialect,
     /// Bytes of one WRITE at most.
     pub max_write: u32,
     /// Bytes of readahead at most.
@@ -154,6 +169,7 @@ impl Default for Config {
             posix_lock: false,
             flock: false,
             read_only: false,
+            extent_dialect: ExtentDialect::default(),
             max_write: 1 << 20,
             max_readahead: 1 << 20,
             limits: Limits::default(),

@@ -132,7 +132,7 @@ pub(super) fn mkdir(
 
 /// The creating half of CREATE: makes the file, or finds it where `flags` has no `O_EXCL`, and opens it
 /// with `flags`. The entry holds one reference, which the caller of this function must give back
-/// (`inodes.forget`) where its own half fails.
+/// ([`Passthrough::forget`]) where its own half fails.
 pub(super) fn create_and_open(
     fs: &Passthrough,
     caller: Caller,
@@ -184,12 +184,13 @@ fn open_existing(
         let inode = fs.node(entry.node)?;
         let path = fs.path_fd(&inode)?;
         let _credentials = credentials::assume_strictly(fs, caller, new.extensions.supplementary_group)?;
+        let _fence = flags.contains(OFlags::TRUNC).then(|| fs.fence(entry.node));
         fs.reopen_path(&inode, &path, flags)
     };
     match open() {
         Ok(fd) => Ok((entry, fd)),
         Err(error) => {
-            fs.inodes.forget(entry.node, 1);
+            fs.forget(entry.node, 1);
             Err(error)
         }
     }

@@ -107,7 +107,7 @@ fn give(
     };
     let fitted = sink.add(ino, dirent.next, dirent.kind, dirent.name.to_bytes(), entry.as_ref());
     if let (false, Some(entry)) = (fitted, entry) {
-        fs.inodes.forget(entry.node, 1);
+        fs.forget(entry.node, 1);
     }
     fitted
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::inode::Inode;
 use super::{
-    Passthrough, attr, create, directory, io, ioctl, lock, lookup, open, range, remove, session, sync, xattr,
+    Passthrough, attr, create, directory, extents, io, ioctl, lock, lookup, open, range, remove, session,
+    sync, xattr,
 };
 use crate::fuse::*;
 
@@ -27,12 +28,20 @@ impl FileSystem for Passthrough {
         self.node(node).is_ok_and(remote)
     }
 
+    fn may_wait_for_extents(&self, node: NodeId) -> bool {
+        self.extents().is_some_and(|extents| extents.may_wait(node))
+    }
+
+    fn may_wait_for_map(&self, node: NodeId) -> bool {
+        self.extents().is_some_and(|extents| extents.map_may_wait(node))
+    }
+
     fn lookup(&self, _caller: Caller, parent: NodeId, name: Name<'_>) -> Result<Entry> {
         lookup::lookup(self, parent, name)
     }
 
     fn forget(&self, node: NodeId, nlookup: u64) {
-        self.inodes.forget(node, nlookup);
+        Self::forget(self, node, nlookup);
     }
 
     fn getattr(&self, node: NodeId, fh: Option<Fh>) -> Result<AttrReply> {
@@ -232,6 +241,23 @@ impl FileSystem for Passthrough {
 
     fn copy_file_range(&self, node: NodeId, copy: &CopyRange) -> Result<u64> {
         range::copy_file_range(self.writable()?, node, copy)
+    }
+
+    fn extent_device(&self, index: u32) -> Result<ExtentDevice> {
+        extents::device(self, index)
+    }
+
+    fn map(&self, node: NodeId, request: &MapRequest) -> Result<FileMap> {
+        extents::map(self, node, request)
+    }
+
+    /// Nothing is kept for a map, so nothing ends with it.
+    fn end_map(&self, _node: NodeId) -> Result<()> {
+        Ok(())
+    }
+
+    fn end_io(&self, node: NodeId) -> Result<u64> {
+        extents::end_io(self, node)
     }
 
     fn ioctl(

@@ -4,7 +4,7 @@
 //! The order of overlapping writes is the guest's business, whose inode lock decides which of them may
 //! run side by side; appends find the end of the file under the host's own lock (`RWF_APPEND`).
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, fstatfs, openat, statx};
@@ -96,7 +96,12 @@ fn has_direct(fs: &Passthrough, file: &OpenFile) -> bool {
     if let Some(known) = file.direct.get() {
         return known.is_some();
     }
-    let opened = match open_direct(fs, file) {
+    let access = match (file.readable, file.writable) {
+        (true, true) => OFlags::RDWR,
+        (false, true) => OFlags::WRONLY,
+        _ => OFlags::RDONLY,
+    };
+    let opened = match open_direct(fs, &file.fd, access) {
         // A shortage passes, everything else is for good.
         Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => return false,
         opened => opened.ok().flatten(),
@@ -107,15 +112,10 @@ fn has_direct(fs: &Passthrough, file: &OpenFile) -> bool {
 
 /// Opens the file a second time, past the host's page cache; none where the file system says that it
 /// cannot do that with this file.
-fn open_direct(fs: &Passthrough, file: &OpenFile) -> Result<Option<DirectFile>> {
-    let access = match (file.readable, file.writable) {
-        (true, true) => OFlags::RDWR,
-        (false, true) => OFlags::WRONLY,
-        _ => OFlags::RDONLY,
-    };
+pub(super) fn open_direct(fs: &Passthrough, file: impl AsFd, access: OFlags) -> Result<Option<DirectFile>> {
     let flags = access | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOCTTY;
     // By way of the open descriptor: the name may be gone and the file handle with it.
-    let fd = openat(&fs.proc_self_fd, DecInt::from_fd(&file.fd).as_c_str(), flags, Mode::empty())?;
+    let fd = openat(&fs.proc_self_fd, DecInt::from_fd(file).as_c_str(), flags, Mode::empty())?;
     let Some((memory_align, offset_align)) = alignment(&fd)? else { return Ok(None) };
     Ok(Some(DirectFile { file: fd, memory_align, offset_align }))
 }

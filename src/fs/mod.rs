@@ -11,6 +11,7 @@ mod create;
 mod credentials;
 mod directory;
 mod dirent;
+mod extents;
 mod filesystem;
 mod handle;
 mod inode;
@@ -43,10 +44,14 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statx};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
+use crate::extents::Window;
 use crate::fuse::abi::{FUSE_POSIX_ACL, FUSE_SUBMOUNTS};
 use crate::fuse::{Entry, Fh, Name, NodeId, Result};
-pub use config::{CacheMode, Choice, Config, DirectPolicy, InodeFileHandles, Limits, ReadDirPlus};
+pub use config::{
+    CacheMode, Choice, Config, DirectPolicy, ExtentDialect, InodeFileHandles, Limits, ReadDirPlus,
+};
 use credentials::Own;
+use extents::Extents;
 use handle::{Handle, HandleTable};
 use inode::{HotDescriptors, Inode, InodeTable, Mount, Mounts, PathFd, Reference, STATX_MASK};
 use locality::Locality;
@@ -88,6 +93,8 @@ pub struct Passthrough {
     handles: HandleTable,
     locks: Locks,
     locality: Locality,
+    /// Where there is a window.
+    extents: Option<Extents>,
     /// The INIT flags (both words) of the current mount.
     features: AtomicU64,
 }
@@ -130,8 +137,16 @@ impl Passthrough {
             own,
             mounts,
             _root_mount: root_mount,
+            extents: None,
             features: AtomicU64::new(0),
         })
+    }
+
+    /// The same share, whose files a guest may also reach through this window, if it knows how to.
+    #[must_use]
+    pub fn with_window(self, window: Arc<Window>) -> Self {
+        let extents = Extents::new(window, self.config.limits.max_window_opens);
+        Self { extents: Some(extents), ..self }
     }
 
     /// Whether all of these INIT flags are in force.
@@ -161,6 +176,15 @@ impl Passthrough {
     /// name and look it up again, where any other error would go to the program.
     fn node(&self, node: NodeId) -> Result<Arc<Inode>> {
         self.inodes.get(node).ok_or(Errno::STALE)
+    }
+
+    /// Takes back references of the guest, and with the last all that the guest was given for the file.
+    fn forget(&self, node: NodeId, nlookup: u64) {
+        if self.inodes.forget(node, nlookup)
+            && let Some(extents) = self.extents()
+        {
+            extents.forgotten(node);
+        }
     }
 
     /// An `O_PATH` descriptor of the file, open for as long as the caller holds it.

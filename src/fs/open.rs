@@ -44,7 +44,10 @@ pub(super) fn open(
         return Err(Errno::ISDIR);
     }
     let vacancy = fs.handles.vacancy()?;
-    let descriptor = reader::open(fs, &inode, host)?;
+    let descriptor = {
+        let _fence = host.contains(OFlags::TRUNC).then(|| fs.fence(node));
+        reader::open(fs, &inode, host)?
+    };
     if kill_suidgid || truncates_for_a_user(fs, caller, host) {
         drop_set_id(&descriptor.fd)?;
     }
@@ -123,6 +126,9 @@ pub(super) fn release(fs: &Passthrough, node: NodeId, release: &Release) -> Resu
     }
     let Handle::File(file) = handle else { return Err(Errno::BADF) };
     let unlocked = if release.flock_unlock { fs.locks.release_flock(&file) } else { Ok(()) };
+    if let Some(extents) = fs.extents() {
+        extents.released(&file);
+    }
     if file.inode.open_state.lock().close() {
         // Whatever locks are left belong to owners that the guest never told us the end of, such as its
         // OFD locks.
@@ -181,7 +187,7 @@ fn admit_new(
     host: OFlags,
     flags: u32,
 ) -> Result<Opened> {
-    let inode = fs.node(entry.node).inspect_err(|_| fs.inodes.forget(entry.node, 1))?;
+    let inode = fs.node(entry.node).inspect_err(|_| fs.forget(entry.node, 1))?;
     Ok(admit(fs, vacancy, inode, fd.into(), host, flags))
 }
 
@@ -206,13 +212,17 @@ fn admit(
         answer |= FOPEN_NOFLUSH;
     }
     let access = host & OFlags::RWMODE;
-    let fh = vacancy.fill(Handle::File(Arc::new(OpenFile {
+    let file = Arc::new(OpenFile {
         heard: shared.then(|| inode.write_errors.begin()),
         inode,
         fd,
         direct: OnceLock::new(),
         readable: access != OFlags::WRONLY,
         writable: access != OFlags::RDONLY,
-    })));
-    Opened { fh, flags: answer }
+    });
+    // First: a guest may guess the handle and release it before it is told.
+    if let Some(extents) = fs.extents() {
+        extents.opened(&file);
+    }
+    Opened { fh: vacancy.fill(Handle::File(file)), flags: answer }
 }

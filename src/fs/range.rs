@@ -37,10 +37,17 @@ pub(super) fn fallocate(
         | FallocateFlags::INSERT_RANGE
         | FallocateFlags::UNSHARE_RANGE
         | FallocateFlags::from_bits_retain(WRITE_ZEROES);
+    // What was read before is something else afterwards, or lies elsewhere. (Space that is added is not.)
+    let changing = FallocateFlags::PUNCH_HOLE
+        | FallocateFlags::COLLAPSE_RANGE
+        | FallocateFlags::ZERO_RANGE
+        | FallocateFlags::INSERT_RANGE
+        | FallocateFlags::from_bits_retain(WRITE_ZEROES);
     let mode = FallocateFlags::from_bits_retain(mode);
     if !known.contains(mode) {
         return Err(Errno::OPNOTSUPP);
     }
+    let _fence = mode.intersects(changing).then(|| fs.fence(node));
     host_fallocate(&file.fd, mode, offset, len)
 }
 
@@ -84,6 +91,7 @@ pub(super) fn copy_file_range(fs: &Passthrough, node: NodeId, range: &CopyRange)
     check_end(range.offset_out, len)?;
     let (mut from, mut to) = (range.offset_in, range.offset_out);
     let len = usize::try_from(len).map_err(|_| Errno::INVAL)?;
+    let _fence = fs.fence(range.node_out);
     let copied = host_copy(&source.fd, Some(&mut from), &target.fd, Some(&mut to), len)?;
     u64::try_from(copied).map_err(|_| Errno::OVERFLOW)
 }

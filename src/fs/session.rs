@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
-use super::{CacheMode, Choice, DirectPolicy, Passthrough, ReadDirPlus, open};
+use super::{CacheMode, Choice, DirectPolicy, ExtentDialect, Passthrough, ReadDirPlus, open};
+use crate::fuse::abi::extents::FUSE_EXTENTS;
+use crate::fuse::abi::rfc2025::{FUSE_IOMAP, FUSE_IOMAP_DIRECTIO};
 use crate::fuse::abi::*;
 use crate::fuse::{Result, SessionConfig};
 
@@ -31,6 +33,9 @@ pub(super) fn init(fs: &Passthrough, offered: u64) -> Result<SessionConfig> {
     destroy(fs);
     let features = wanted(fs, offered)? & offered;
     fs.features.store(features, Ordering::Relaxed);
+    if fs.extents.is_some() && fs.extents().is_none() {
+        tracing::info!("The guest's kernel does not ask for extents: the window stays unused");
+    }
     Ok(SessionConfig {
         features,
         max_write: fs.config.max_write,
@@ -46,6 +51,9 @@ pub(super) fn destroy(fs: &Passthrough) {
     open::release_all(fs);
     fs.hot.clear();
     fs.inodes.clear();
+    if let Some(extents) = &fs.extents {
+        extents.clear();
+    }
 }
 
 fn wanted(fs: &Passthrough, offered: u64) -> Result<u64> {
@@ -76,6 +84,13 @@ fn wanted(fs: &Passthrough, offered: u64) -> Result<u64> {
     add(config.killpriv_v2, FUSE_HANDLE_KILLPRIV_V2);
     add(config.posix_lock, FUSE_POSIX_LOCKS);
     add(config.flock, FUSE_FLOCK_LOCKS);
+    add(
+        fs.extents.is_some(),
+        match config.extent_dialect {
+            ExtentDialect::Private => FUSE_EXTENTS,
+            ExtentDialect::Rfc2025 => FUSE_IOMAP | FUSE_IOMAP_DIRECTIO,
+        },
+    );
     add(chosen(config.posix_acl, ACL, offered, "--posix-acl")?, ACL);
     add(chosen(config.security_label, FUSE_SECURITY_CTX, offered, "--security-label")?, FUSE_SECURITY_CTX);
     Ok(features)

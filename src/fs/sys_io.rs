@@ -12,6 +12,36 @@ use crate::fuse::Result;
 /// `struct fsxattr` of `<linux/fs.h>` in the host's byte order.
 pub(super) const FSXATTR_SIZE: usize = 28;
 
+/// The head of `struct fiemap` of `<linux/fiemap.h>`, and room for one extent.
+#[repr(C)]
+#[derive(Default)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+    fe_logical: u64,
+    fe_physical: u64,
+    fe_length: u64,
+    fe_reserved64: [u64; 2],
+    fe_flags: u32,
+    fe_reserved: [u32; 3],
+}
+
+/// A range of a file that has space on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FiemapExtent {
+    /// First byte in the file.
+    pub(super) logical: u64,
+    /// Bytes.
+    pub(super) length: u64,
+    /// `FIEMAP_EXTENT_*`.
+    pub(super) flags: u32,
+}
+
+const FS_IOC_FIEMAP: libc::c_ulong = 0xc020_660b;
 const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
 const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
 const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
@@ -79,6 +109,22 @@ pub(super) fn get_fsxattr(file: BorrowedFd<'_>) -> Result<[u8; FSXATTR_SIZE]> {
 pub(super) fn set_fsxattr(file: BorrowedFd<'_>, attr: &[u8; FSXATTR_SIZE]) -> Result<()> {
     // SAFETY: the kernel reads the 28 bytes of a struct fsxattr, with no demand on alignment.
     ioctl_answer(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR, attr.as_ptr()) })
+}
+
+/// `FS_IOC_FIEMAP`: the first extent that has a byte in the range.
+///
+/// # Errors
+/// `EOPNOTSUPP`: the host's file system does not know.
+pub(super) fn fiemap_first(file: BorrowedFd<'_>, start: u64, length: u64) -> Result<Option<FiemapExtent>> {
+    let mut map = Fiemap { start, length, extent_count: 1, ..Fiemap::default() };
+    // SAFETY: the kernel reads the 32 bytes of a struct fiemap, and writes them and at most `extent_count` times the
+    // 56 bytes of a struct fiemap_extent behind them.
+    ioctl_answer(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, &raw mut map) })?;
+    Ok((map.mapped_extents > 0).then_some(FiemapExtent {
+        logical: map.fe_logical,
+        length: map.fe_length,
+        flags: map.fe_flags,
+    }))
 }
 
 fn ioctl_answer(answer: libc::c_int) -> Result<()> {

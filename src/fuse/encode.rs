@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use super::abi;
+use super::abi::extents::{FUSE_ATTR_IOMAP, FUSE_EXTENTS};
+use super::abi::rfc2025::FUSE_IOMAP;
 use super::types::{Attr, AttrReply, Entry, Lock, LockKind, Opened, StatFs, Timestamp};
+
+/// `st_blksize` in the RFC of 2025, whose kernel takes it for the unit of direct writes and sends those that do not
+/// suit it the long way. The host's preferred I/O size may be megabytes.
+const RFC_BLOCK: u32 = 4096;
 
 /// What of the session changes an encoding.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +20,15 @@ pub(super) struct Encoder {
 
 impl Encoder {
     fn attr(self, attr: &Attr) -> abi::Attr {
-        let submount = attr.submount && self.features & abi::FUSE_SUBMOUNTS != 0;
+        let has = |feature: u64| self.features & feature != 0;
+        let regular = attr.mode & libc::S_IFMT == libc::S_IFREG;
+        let mut flags = 0;
+        if attr.submount && has(abi::FUSE_SUBMOUNTS) {
+            flags |= abi::FUSE_ATTR_SUBMOUNT;
+        }
+        if regular && has(FUSE_EXTENTS) {
+            flags |= FUSE_ATTR_IOMAP;
+        }
         abi::Attr {
             ino: attr.ino,
             size: attr.size,
@@ -30,8 +44,8 @@ impl Encoder {
             uid: attr.uid,
             gid: attr.gid,
             rdev: encode_dev(attr.rdev),
-            blksize: attr.blksize,
-            flags: if submount { abi::FUSE_ATTR_SUBMOUNT } else { 0 },
+            blksize: if regular && has(FUSE_IOMAP) { RFC_BLOCK } else { attr.blksize },
+            flags,
         }
     }
 
@@ -156,6 +170,21 @@ mod tests {
         let attr = Attr { submount: true, ..Attr::default() };
         assert_eq!(Encoder { features: 0 }.attr(&attr).flags, 0);
         assert_eq!(Encoder { features: abi::FUSE_SUBMOUNTS }.attr(&attr).flags, abi::FUSE_ATTR_SUBMOUNT);
+    }
+
+    #[test]
+    fn only_regular_files_and_only_where_agreed_upon_have_extents() {
+        let flags = |mode: u32, features: u64| {
+            let attr = Attr { mode, blksize: 1 << 20, ..Attr::default() };
+            let wire = Encoder { features }.attr(&attr);
+            (wire.flags, wire.blksize)
+        };
+        assert_eq!(flags(libc::S_IFREG | 0o644, FUSE_EXTENTS), (FUSE_ATTR_IOMAP, 1 << 20));
+        assert_eq!(flags(libc::S_IFREG | 0o644, !(FUSE_EXTENTS | FUSE_IOMAP)), (0, 1 << 20));
+        assert_eq!(flags(libc::S_IFREG | 0o644, FUSE_IOMAP), (0, 4096));
+        for other in [0, libc::S_IFDIR, libc::S_IFLNK, libc::S_IFBLK, libc::S_IFIFO, libc::S_IFSOCK] {
+            assert_eq!(flags(other, u64::MAX), (0, 1 << 20));
+        }
     }
 
     #[test]

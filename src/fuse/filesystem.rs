@@ -2,6 +2,8 @@
 
 use std::ffi::CStr;
 
+use rustix::io::Errno;
+
 use super::transfer::Transfer;
 use super::types::*;
 
@@ -42,6 +44,18 @@ pub trait FileSystem: Send + Sync + 'static {
     /// Whether reading a directory, a close or a release may take long here, so that no ring should wait for it:
     /// `node` is on a network file system. Must itself be quick.
     fn may_wait(&self, _node: NodeId) -> bool {
+        false
+    }
+
+    /// Whether the guest moves bytes of the file past FUSE, so that a release, or an operation that changes what is mapped,
+    /// may have to wait for such requests. Must itself be quick; asked only where extents were agreed upon.
+    fn may_wait_for_extents(&self, _node: NodeId) -> bool {
+        false
+    }
+
+    /// Whether a map of the file can be had only when an operation has ended. As
+    /// [`may_wait_for_extents`](Self::may_wait_for_extents).
+    fn may_wait_for_map(&self, _node: NodeId) -> bool {
         false
     }
 
@@ -239,4 +253,30 @@ pub trait FileSystem: Send + Sync + 'static {
         out_size: u32,
         output: &mut Vec<u8>,
     ) -> Result<i32>;
+
+    /// FUSE_EXTENT_DEVICE: the device with this index, from 0 on.
+    ///
+    /// # Errors
+    /// `ENOENT` behind the last.
+    fn extent_device(&self, _index: u32) -> Result<ExtentDevice> {
+        Err(Errno::NOSYS)
+    }
+
+    /// FUSE_IOMAP_BEGIN: where a file lies, and with that the permission to go there.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a file of which there never is a map, `EBADF` where the guest does not have it open.
+    fn map(&self, _node: NodeId, _request: &MapRequest) -> Result<FileMap> {
+        Err(Errno::NOSYS)
+    }
+
+    /// FUSE_IOMAP_END: the guest is done with a map. It may be of a node that is forgotten already.
+    fn end_map(&self, _node: NodeId) -> Result<()> {
+        Err(Errno::NOSYS)
+    }
+
+    /// FUSE_IOMAP_IOEND: I/O past FUSE has ended. Returns the size of the file in bytes.
+    fn end_io(&self, _node: NodeId) -> Result<u64> {
+        Err(Errno::NOSYS)
+    }
 }

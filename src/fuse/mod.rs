@@ -26,6 +26,9 @@ mod tests;
 mod transfer;
 mod types;
 
+#[cfg(test)]
+pub(crate) use tests::kernel;
+
 pub use crate::extents::{DirectFile, HostFile};
 pub use filesystem::{DirectorySink, FileSystem};
 pub use server::{Handled, Respond, Server};

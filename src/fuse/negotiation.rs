@@ -2,7 +2,13 @@
 //!
 //! A feature is agreed upon when the guest offers it, its minor version knows it, and either the server
 //! or the file system wants it.
+//!
+//! The extent protocols have flags that Linux did not give them. That of `docs/extent-protocol.md` is a feature like
+//! the others. Those of the RFC of 2025 mean other things to other guests: they count only both together, from a guest of
+//! the very version of the RFC, where the file system asks for both by name.
 
+use super::abi::extents::FUSE_EXTENTS;
+use super::abi::rfc2025::{self, FUSE_IOMAP, FUSE_IOMAP_DIRECTIO};
 use super::abi::*;
 use super::types::SessionConfig;
 
@@ -76,6 +82,9 @@ const FEATURES: [(u64, u32, Decision); 44] = [
     (FUSE_HAS_IO_URING_BUFPOOL, 46, Never),
 ];
 
+/// The flags of the RFC of 2025, one of which alone says nothing.
+const RFC: u64 = FUSE_IOMAP | FUSE_IOMAP_DIRECTIO;
+
 /// What a guest says in INIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Guest {
@@ -95,11 +104,12 @@ impl Guest {
             0 => self.flags & u64::from(u32::MAX),
             _ => self.flags,
         };
-        FEATURES
+        let known = FEATURES
             .iter()
             .filter(|(_, since, decision)| *since <= self.minor && *decision != Never)
-            .fold(0, |all, (flag, ..)| all | flag)
-            & flags
+            .fold(FUSE_EXTENTS, |all, (flag, ..)| all | flag);
+        let rfc = self.minor == rfc2025::MINOR_VERSION && flags & RFC == RFC;
+        (known & flags) | if rfc { RFC } else { 0 }
     }
 }
 
@@ -112,6 +122,9 @@ pub(super) fn agree(guest: Guest, config: &SessionConfig) -> (u64, InitOut) {
     let mut features = guest.offered() & ours;
     if features & FUSE_INIT_EXT == 0 {
         features &= u64::from(u32::MAX);
+    }
+    if features & RFC != RFC || features & FUSE_EXTENTS != 0 {
+        features &= !RFC;
     }
 
     // The guest raises a smaller max_write to this by itself (process_init_reply).
@@ -196,8 +209,42 @@ mod tests {
             | FUSE_EXPORT_SUPPORT
             | FUSE_MAP_ALIGNMENT
             | FUSE_INIT_RESERVED
-            | !((1 << 44) - 1);
+            | !(((1 << 44) - 1) | FUSE_EXTENTS);
         assert_eq!(agree(guest(99), &CONFIG).0 & never, 0);
+    }
+
+    #[test]
+    fn extents_are_agreed_upon_where_both_say_so() {
+        for minor in [36, 41, 44, 46, 99] {
+            assert_eq!(agree(guest(minor), &CONFIG).0 & (FUSE_EXTENTS | RFC), FUSE_EXTENTS);
+            let stock = Guest { flags: !FUSE_EXTENTS, ..guest(minor) };
+            assert_eq!(agree(stock, &CONFIG).0 & FUSE_EXTENTS, 0);
+            let without = SessionConfig { features: !(FUSE_EXTENTS | RFC), ..CONFIG };
+            let (features, out) = agree(guest(minor), &without);
+            assert_eq!(features & (FUSE_EXTENTS | RFC), 0);
+            assert_eq!(out.flags2 & 0xffff_f800, 0);
+        }
+    }
+
+    #[test]
+    fn the_flags_of_the_rfc_mean_something_only_together_and_in_its_version() {
+        let rfc = SessionConfig { features: RFC, ..CONFIG };
+        for minor in 31..=99 {
+            let expected = if minor == 44 { RFC } else { 0 };
+            assert_eq!(guest(minor).offered() & RFC, expected, "7.{minor}");
+            assert_eq!(agree(guest(minor), &rfc).0 & (RFC | FUSE_EXTENTS), expected, "7.{minor}");
+        }
+        for half in [FUSE_IOMAP, FUSE_IOMAP_DIRECTIO] {
+            let guest_has_half = Guest { flags: !RFC | half, ..guest(44) };
+            assert_eq!(guest_has_half.offered() & RFC, 0);
+            assert_eq!(agree(guest_has_half, &rfc).0 & RFC, 0);
+            assert_eq!(agree(guest(44), &SessionConfig { features: half, ..CONFIG }).0 & RFC, 0);
+        }
+        let both = agree(guest(44), &CONFIG).0;
+        assert_eq!(both & (RFC | FUSE_EXTENTS), FUSE_EXTENTS, "one protocol at a time");
+        let third =
+            agree(guest(44), &SessionConfig { features: RFC | rfc2025::FUSE_IOMAP_PAGECACHE, ..CONFIG }).0;
+        assert_eq!(third & rfc2025::FUSE_IOMAP_PAGECACHE, 0);
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl<F: FileSystem> Server<F> {
         let Some(request) = Request::parse(head, payload, room, features.unwrap_or(0)) else {
             return Handled::NoReply;
         };
-        let route = Route::<F>::of(request.header.opcode);
+        let route = Route::<F>::of(request.header.opcode, request.features);
         if let Route::Silent(serve) = route {
             serve(&self.fs, &request);
             return Handled::NoReply;
@@ -102,8 +102,8 @@ impl<F: FileSystem> Server<F> {
             return Handled::Reply;
         }
         match route {
-            Route::Either { .. } if self.fs.may_wait(request.node()) => return Handled::Blocking,
-            Route::Inline { len, serve } | Route::Either { len, serve } => {
+            Route::Either { waits, .. } if waits(&self.fs, &request) => return Handled::Blocking,
+            Route::Inline { len, serve } | Route::Either { len, serve, .. } => {
                 self.answer(&request, len, serve, room, answer);
             }
             Route::Transfer { len, start } => return self.start(&request, len, start, room, answer),
@@ -127,11 +127,11 @@ impl<F: FileSystem> Server<F> {
         let Some(room) = request.room else { return respond(Vec::new()) };
         let unique = request.header.unique;
         let mut answer = Vec::new();
-        let route = Route::<F>::of(request.header.opcode);
+        let route = Route::<F>::of(request.header.opcode, request.features);
         match admit(&request, &route, features.is_some()) {
             Err(errno) => reply::error(&mut answer, errno, unique),
             Ok(()) => match route {
-                Route::Blocking { len, serve } | Route::Either { len, serve } => {
+                Route::Blocking { len, serve } | Route::Either { len, serve, .. } => {
                     self.answer(&request, len, serve, room, &mut answer);
                 }
                 Route::LockWait => return locks::setlkw(&self.fs, &request, respond),
@@ -158,7 +158,7 @@ impl<F: FileSystem> Server<F> {
     pub fn fail(&self, head: &[u8], failure: &io::Error, answer: &mut Vec<u8>) {
         answer.clear();
         let Ok((header, _)) = abi::InHeader::read_from_prefix(head) else { return };
-        if !matches!(Route::<F>::of(header.opcode), Route::Silent(_)) {
+        if !matches!(Route::<F>::of(header.opcode, 0), Route::Silent(_)) {
             reply::error(answer, reply::errno_of(failure), header.unique);
         }
     }

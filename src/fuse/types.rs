@@ -329,6 +329,91 @@ pub struct CopyRange {
     pub flags: u64,
 }
 
+/// The block device that records of extents point into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtentDevice {
+    /// The number that [`Place`] uses, from 1 on.
+    pub number: u32,
+    /// It takes no writes.
+    pub read_only: bool,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes of a logical block, a power of two from 512 to 4096.
+    pub logical_block: u32,
+    /// By which the guest knows its disk, padded with NUL.
+    pub serial: [u8; 20],
+}
+
+/// What a guest wants a map for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapPurpose {
+    /// To read.
+    Read,
+    /// To overwrite.
+    Write,
+    /// To have a range zeroed or made the file's own, which nothing but the file system can do.
+    Change,
+    /// To show it: nothing will be moved.
+    Report,
+}
+
+/// FUSE_IOMAP_BEGIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapRequest {
+    /// What for.
+    pub purpose: MapPurpose,
+    /// First byte.
+    pub position: u64,
+    /// Bytes of the operation, at least 1; `position` plus `count` does not pass `i64::MAX`.
+    pub count: u64,
+}
+
+/// A byte of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// [`ExtentDevice::number`].
+    pub device: u32,
+    /// The byte.
+    pub byte: u64,
+}
+
+/// Where a range of a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// To be had by READ and WRITE only.
+    Fuse,
+    /// There is nothing, and it reads as zeroes.
+    Hole,
+    /// At this address; an answer to [`MapPurpose::Report`] may be without.
+    Mapped(Option<Address>),
+    /// There is space, which reads as zeroes; the address as in `Mapped`.
+    Unwritten(Option<Address>),
+    /// For writes: where the bytes are read from.
+    Overwrite,
+}
+
+/// A range of a file and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte; a multiple of the logical block.
+    pub offset: u64,
+    /// Bytes, likewise; `offset` plus `length` fits 64 bits.
+    pub length: u64,
+    /// The place.
+    pub place: Place,
+}
+
+/// The answer to FUSE_IOMAP_BEGIN. Both extents contain the position that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMap {
+    /// Where bytes are read.
+    pub read: Extent,
+    /// Where they are overwritten.
+    pub write: Extent,
+    /// Size of the file in bytes.
+    pub size: u64,
+}
+
 /// What the file system wants of the connection; the answer to INIT is made from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionConfig {

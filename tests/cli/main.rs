@@ -14,8 +14,9 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use extentfsd::cli::{
-    self, Cache, Command, Device, Direct, Engine, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps,
-    Negotiation, Nofile, Options, ParseExit, Rings, Sandbox, SandboxMode, Seccomp, Share, Socket, Timeouts,
+    self, Cache, Command, Device, Direct, Engine, ExtentDialect, InodeFileHandles, Limits, Listen, Log,
+    LogLevel, ModCaps, Negotiation, Nofile, Options, ParseExit, Rings, Sandbox, SandboxMode, Seccomp, Share,
+    Socket, Timeouts,
 };
 
 /// What a line changes in the defaults.
@@ -70,6 +71,7 @@ pub(crate) fn defaults() -> Options {
             killpriv_v2: false,
             announce_submounts: true,
             inode_file_handles: InodeFileHandles::Prefer,
+            extent_dialect: ExtentDialect::Private,
             preserve_noatime: false,
             posix_lock: false,
             flock: false,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use caps::Capability;
 use extentfsd::cli::{
-    self, Cache, Command, Direct, Engine, InodeFileHandles, LogLevel, ModCaps, Negotiation, Nofile,
-    SandboxMode, Seccomp, Socket, Timeouts, Window,
+    self, Cache, Command, Direct, Engine, ExtentDialect, InodeFileHandles, LogLevel, ModCaps, Negotiation,
+    Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
 };
 
 use crate::{Change, MINIMAL, assert_means, options, timeouts};
@@ -21,6 +21,8 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--no-announce-submounts", |o| o.share.announce_submounts = false),
     ("--announce-submounts --no-announce-submounts", |o| o.share.announce_submounts = false),
     ("--no-announce-submounts --announce-submounts", |_| ()),
+    ("--extent-dialect private", |_| ()),
+    ("--extent-dialect=rfc2025", |o| o.share.extent_dialect = ExtentDialect::Rfc2025),
     ("--inode-file-handles=never", |o| o.share.inode_file_handles = InodeFileHandles::Never),
     ("--inode-file-handles=prefer", |_| ()),
     ("--inode-file-handles=fallback", |_| ()),

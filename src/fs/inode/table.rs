@@ -143,26 +143,24 @@ impl InodeTable {
     }
 
     /// FORGET: the guest gives back references. More than it has counts as all; the root and unknown
-    /// nodes are ignored.
-    pub(crate) fn forget(&self, node: NodeId, nlookup: u64) {
+    /// nodes are ignored. Returns whether the guest does not know the file any more.
+    pub(crate) fn forget(&self, node: NodeId, nlookup: u64) -> bool {
         if node == NodeId::ROOT {
-            return;
+            return false;
         }
-        let Some(inode) = self.get(node) else { return };
+        let Some(inode) = self.get(node) else { return false };
         let left = |held: u64| Some(held.saturating_sub(nlookup));
         // `left` never declines, so both arms hold the count from before.
         let (Ok(before) | Err(before)) =
             inode.nlookup.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
-        if before <= nlookup {
-            self.remove_unreferenced(&inode);
-        }
+        before <= nlookup && self.remove_unreferenced(&inode)
     }
 
-    fn remove_unreferenced(&self, inode: &Arc<Inode>) {
+    fn remove_unreferenced(&self, inode: &Arc<Inode>) -> bool {
         let hash = self.hash(&inode.identity);
         let mut inodes = shard(&self.by_identity, hash).write();
         if inode.nlookup.load(Ordering::Relaxed) != 0 {
-            return;
+            return false;
         }
         // The caller holds the inode too, so nothing is closed while the locks are held.
         if let Ok(entry) = inodes.find_entry(hash, |found| Arc::ptr_eq(found, inode)) {
@@ -175,6 +173,7 @@ impl InodeTable {
             entry.remove();
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
+        true
     }
 
     /// Forgets everything but the root.

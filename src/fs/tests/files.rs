@@ -22,11 +22,16 @@ pub(in crate::fs) struct Share {
 
 impl Share {
     pub(in crate::fs) fn new(config: Config) -> Self {
+        Self::made_by(config, |fs| fs)
+    }
+
+    /// A share whose file system is finished by `finish`, before the guest mounts it.
+    pub(in crate::fs) fn made_by(config: Config, finish: impl FnOnce(Passthrough) -> Passthrough) -> Self {
         // Not in /tmp, which may be a tmpfs without xattrs or direct I/O.
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let directory = |path: &str| open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let root = directory(dir.path().to_str().unwrap());
-        let fs = Passthrough::new(config, root, directory("/proc/self/fd")).unwrap();
+        let fs = finish(Passthrough::new(config, root, directory("/proc/self/fd")).unwrap());
         fs.init(!FUSE_POSIX_ACL).unwrap();
         Self { dir, fs }
     }

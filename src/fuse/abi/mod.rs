@@ -9,6 +9,7 @@
 mod attr;
 mod dir;
 mod ext;
+pub mod extents;
 mod file;
 mod flags;
 mod header;
@@ -16,6 +17,7 @@ mod init;
 mod lock;
 pub mod opcode;
 mod range;
+pub mod rfc2025;
 mod xattr;
 
 #[cfg(test)]

@@ -102,5 +102,15 @@ pub const TMPFILE: u32 = 51;
 pub const STATX: u32 = 52;
 /// Copy on the server's side, with a 64-bit result (7.45).
 pub const COPY_FILE_RANGE_64: u32 = 53;
+/// Describe a device that records of extents name; see [`extents`](super::extents).
+pub const EXTENT_DEVICE: u32 = 4088;
+/// Describe the file system to fuse-iomap.
+pub const IOMAP_CONFIG: u32 = 4092;
+/// I/O past FUSE has ended.
+pub const IOMAP_IOEND: u32 = 4093;
+/// Where a file lies on a device.
+pub const IOMAP_BEGIN: u32 = 4094;
+/// An answer to that is not used any more.
+pub const IOMAP_END: u32 = 4095;
 /// Character devices in user space: negotiate.
 pub const CUSE_INIT: u32 = 4096;

@@ -166,3 +166,80 @@ fn newer_than_the_peer() {
     assert_eq!(FUSE_HAS_IO_URING_BUFPOOL, 0x800_0000_0000);
     assert_eq!(std::mem::offset_of!(InitOut, request_timeout), 40);
 }
+
+/// The extent protocol against the tables of its specification, and of the two revisions of fuse-iomap.
+#[test]
+fn extents_are_as_specified() {
+    macro_rules! layout {
+        ($($module:ident::$name:ident: $size:literal { $($field:ident @ $offset:literal),* $(,)? })*) => {$(
+            assert_eq!(size_of::<$module::$name>(), $size, stringify!($name));
+            $(assert_eq!(
+                std::mem::offset_of!($module::$name, $field),
+                $offset,
+                concat!(stringify!($name), ".", stringify!($field)),
+            );)*
+        )*};
+    }
+    layout! {
+        extents::IomapIo: 32 { offset @ 0, length @ 8, addr @ 16, kind @ 24, flags @ 26, dev @ 28 }
+        extents::IomapBeginIn: 32 { opflags @ 0, reserved @ 4, attr_ino @ 8, pos @ 16, count @ 24 }
+        extents::IomapBeginOut: 64 { read @ 0, write @ 32 }
+        extents::IomapEndIn: 72 {
+            opflags @ 0, reserved @ 4, attr_ino @ 8, pos @ 16, count @ 24, written @ 32, map @ 40,
+        }
+        extents::IomapIoendIn: 48 {
+            flags @ 0, error @ 4, attr_ino @ 8, pos @ 16, new_addr @ 24, written @ 32, dev @ 40, padding @ 44,
+        }
+        extents::IomapIoendOut: 8 { newsize @ 0 }
+        extents::IomapConfigIn: 64 { flags @ 0, maxbytes @ 8, cache_maxbytes @ 16, zero @ 20, padding @ 24 }
+        extents::IomapConfigOut: 104 {
+            flags @ 0, s_id @ 8, s_uuid @ 40, s_uuid_len @ 56, s_pad @ 57, s_blocksize @ 60,
+            s_max_links @ 64, s_time_gran @ 68, s_time_min @ 72, s_time_max @ 80, s_maxbytes @ 88,
+            cache_maxbytes @ 96, tail @ 100,
+        }
+        extents::ExtentDeviceIn: 8 { index @ 0, zero @ 4 }
+        extents::ExtentDeviceOut: 64 {
+            dev @ 0, flags @ 4, size @ 8, logical_block @ 16, zero @ 20, serial @ 24, padding @ 44,
+        }
+        rfc2025::BeginOut: 48 {
+            offset @ 0, length @ 8, read_addr @ 16, read_type @ 24, read_flags @ 26, read_dev @ 28,
+            write_addr @ 32, write_type @ 40, write_flags @ 42, write_dev @ 44,
+        }
+        rfc2025::EndIn: 64 {
+            opflags @ 0, reserved @ 4, attr_ino @ 8, pos @ 16, count @ 24, written @ 32, map_length @ 40,
+            map_addr @ 48, map_type @ 56, map_flags @ 58, map_dev @ 60,
+        }
+        rfc2025::IoendIn: 40 {
+            ioendflags @ 0, reserved @ 2, error @ 4, attr_ino @ 8, pos @ 16, new_addr @ 24, written @ 32,
+            reserved1 @ 36,
+        }
+    }
+    assert_eq!(
+        [
+            opcode::EXTENT_DEVICE,
+            opcode::IOMAP_CONFIG,
+            opcode::IOMAP_IOEND,
+            opcode::IOMAP_BEGIN,
+            opcode::IOMAP_END
+        ],
+        [4088, 4092, 4093, 4094, 4095]
+    );
+    // Bit 30 of flags2, and of the RFC bits 11, 12 and 13.
+    assert_eq!(extents::FUSE_EXTENTS >> 32, 1 << 30);
+    assert_eq!(rfc2025::FUSE_IOMAP >> 32, 0x0800);
+    assert_eq!(rfc2025::FUSE_IOMAP_DIRECTIO >> 32, 0x1000);
+    assert_eq!(rfc2025::FUSE_IOMAP_PAGECACHE >> 32, 0x2000);
+    use extents::*;
+    assert_eq!([FUSE_ATTR_IOMAP, EXTENT_DEVICE_READ_ONLY], [8, 1]);
+    assert_eq!(IOMAP_CONFIG_BLOCKSIZE, 4);
+    assert_eq!(
+        [IOMAP_OP_WRITE, IOMAP_OP_ZERO, IOMAP_OP_REPORT, IOMAP_OP_DIRECT, IOMAP_OP_NOWAIT, IOMAP_OP_UNSHARE],
+        [1, 2, 4, 0x10, 0x20, 0x80]
+    );
+    assert_eq!(
+        [IOMAP_HOLE, IOMAP_DELALLOC, IOMAP_MAPPED, IOMAP_UNWRITTEN, IOMAP_INLINE, IOMAP_PURE_OVERWRITE],
+        [0, 1, 2, 3, 4, 65535]
+    );
+    assert_eq!(IOMAP_USE_FUSE, 65520);
+    assert_eq!((IOMAP_NULL_ADDR, IOMAP_DEV_NULL, rfc2025::DEV_NULL), (u64::MAX, 0, 0xffff_ffff));
+}

@@ -32,6 +32,12 @@ pub(in crate::fuse) fn setattr<F: FileSystem>(
     reply.push(&request.encoder().attr_out(&attr))
 }
 
+/// Whether this SETATTR is to change the size.
+pub(in crate::fuse) fn resizes(request: &Request<'_>) -> bool {
+    let mut body = request.body;
+    body.take::<abi::SetattrIn>().is_ok_and(|set| set.valid & abi::FATTR_SIZE != 0)
+}
+
 fn decode(wire: &abi::SetattrIn) -> Result<SetAttr> {
     let has = |flag: u32| wire.valid & flag != 0;
     let time = |set: u32, now: u32, sec: u64, nsec: u32| -> Result<Option<SetTime>> {

@@ -25,6 +25,12 @@ pub(in crate::fuse) fn open<F: FileSystem>(
     reply.push(&encode::open_out(&opened))
 }
 
+/// Whether this OPEN is to empty the file.
+pub(in crate::fuse) fn truncates(request: &Request<'_>) -> bool {
+    let mut body = request.body;
+    body.take::<abi::OpenIn>().is_ok_and(|open| open.flags & libc::O_TRUNC.cast_unsigned() != 0)
+}
+
 /// CREATE.
 pub(in crate::fuse) fn create<F: FileSystem>(
     fs: &F,

@@ -2,11 +2,13 @@
 
 pub(super) mod attributes;
 pub(super) mod directories;
+pub(super) mod extents;
 pub(super) mod files;
 pub(super) mod locks;
 pub(super) mod mount;
 pub(super) mod namespace;
 pub(super) mod ranges;
+pub(super) mod rfc2025;
 pub(super) mod xattr;
 
 use rustix::io::Errno;

@@ -13,6 +13,31 @@ use crate::fuse::*;
 /// A node that may keep a thread waiting.
 pub(super) const REMOTE: NodeId = NodeId(0x7e);
 
+/// A node of which the guest moves bytes past FUSE.
+pub(super) const PAST_FUSE: NodeId = NodeId(0x7f);
+
+/// One where somebody else is about to end that.
+pub(super) const ENDING: NodeId = NodeId(0x80);
+
+pub(super) const DEVICE: ExtentDevice = ExtentDevice {
+    number: 1,
+    read_only: true,
+    size: 1 << 50,
+    logical_block: 512,
+    serial: *b"a-serial-of-20-bytes",
+};
+
+/// A file that lies on the device, as [`Double`] has it until told otherwise.
+pub(super) const MAP: FileMap = FileMap {
+    read: Extent {
+        offset: 0,
+        length: 1 << 30,
+        place: Place::Mapped(Some(Address { device: 1, byte: 1 << 40 })),
+    },
+    write: Extent { offset: 0, length: 1 << 30, place: Place::Overwrite },
+    size: 1 << 20,
+};
+
 /// One entry of the directory that every node is.
 pub(super) const NAMES: [&[u8]; 4] = [b".", b"a", b"eight888", b"a-longer-name"];
 
@@ -29,6 +54,7 @@ pub(super) struct Double {
     file: Arc<OwnedFd>,
     /// READDIR fails behind this many entries.
     fail_after: usize,
+    map: Mutex<Result<FileMap>>,
 }
 
 impl Double {
@@ -38,12 +64,17 @@ impl Double {
 
     pub(super) fn failing_after(fail_after: usize) -> Self {
         let file = Arc::new(File::open("/dev/null").unwrap().into());
-        Self { calls: Mutex::default(), file, fail_after }
+        Self { calls: Mutex::default(), file, fail_after, map: Mutex::new(Ok(MAP)) }
     }
 
     /// What was called since the last time.
     pub(super) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    /// What IOMAP_BEGIN is to be answered with from now on.
+    pub(super) fn set_map(&self, map: Result<FileMap>) {
+        *self.map.lock().unwrap() = map;
     }
 
     fn note(&self, call: String) {
@@ -114,6 +145,24 @@ impl FileSystem for Double {
         node == REMOTE
     }
 
+    fn may_wait_for_extents(&self, node: NodeId) -> bool {
+        node == PAST_FUSE || node == ENDING
+    }
+
+    fn may_wait_for_map(&self, node: NodeId) -> bool {
+        node == ENDING
+    }
+
+    fn extent_device(&self, index: u32) -> Result<ExtentDevice> {
+        self.note(format!("extent_device({index})"));
+        if index == 0 { Ok(DEVICE) } else { Err(Errno::NOENT) }
+    }
+
+    fn map(&self, node: NodeId, request: &MapRequest) -> Result<FileMap> {
+        self.note(format!("map({node:?}, {request:?})"));
+        *self.map.lock().unwrap()
+    }
+
     fn init(&self, offered: u64) -> Result<SessionConfig> {
         self.note(format!("init({offered:#x})"));
         Ok(CONFIG)
@@ -159,6 +208,8 @@ impl FileSystem for Double {
         fallocate(node: NodeId, fh: Fh, offset: u64, len: u64, mode: u32) -> () = ();
         lseek(node: NodeId, fh: Fh, offset: u64, whence: u32) -> u64 = offset + 1;
         copy_file_range(node: NodeId, range: &CopyRange) -> u64 = range.len;
+        end_map(node: NodeId) -> () = ();
+        end_io(node: NodeId) -> u64 = 4711;
     }
 
     fn setlkw(&self, node: NodeId, request: &LockRequest, done: Box<dyn FnOnce(Result<()>) + Send>) {

@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::double::Double;
+use crate::fuse::abi::extents::{ExtentDeviceIn, IomapBeginIn, IomapConfigIn, IomapEndIn, IomapIoendIn};
 use crate::fuse::abi::{self, *};
 use crate::fuse::{Handled, Server};
 
@@ -185,6 +186,11 @@ pub(super) fn every_operation() -> Vec<(Message, Length)> {
         (new(opcode::COPY_FILE_RANGE_64).with(range), Fixed(8)),
         (new(opcode::SYNCFS).with(SyncfsIn::default()), Fixed(0)),
         (new(opcode::STATX).with(abi::StatxIn::default()), Fixed(288)),
+        (new(opcode::EXTENT_DEVICE).with(ExtentDeviceIn::default()), Fixed(64)),
+        (new(opcode::IOMAP_CONFIG).with(IomapConfigIn { flags: 0x7f, ..Default::default() }), Fixed(104)),
+        (new(opcode::IOMAP_BEGIN).with(IomapBeginIn { count: 1, ..Default::default() }), Fixed(64)),
+        (new(opcode::IOMAP_END).with(IomapEndIn::default()), Fixed(0)),
+        (new(opcode::IOMAP_IOEND).with(IomapIoendIn::default()), Fixed(8)),
         (new(opcode::INTERRUPT).with(1u64), None),
         (new(opcode::NOTIFY_REPLY).with(WriteIn::default()), None),
         (new(opcode::POLL).with([0u64; 3]), Errno(38)),
