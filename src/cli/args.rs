@@ -328,6 +328,7 @@ pub(super) struct WindowArgs {
     #[arg(
         long,
         hide_short_help = true,
+        requires = "window_socket",
         default_value = "private",
         value_name = "private|rfc2025",
         hide_possible_values = true

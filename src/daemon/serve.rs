@@ -14,18 +14,22 @@ use crate::vhost::{ConnectionEnd, Device, FsDevice, serve_connection};
 /// Serves the share until the front-end goes away or, with `--keep-listening`, for ever.
 pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     let Ready { listener, window, share, descriptors } = ready;
-    let config = file_system_config(&options.share, descriptors);
+    let window = match window {
+        Some(listener) => Some((listener, window::make(options)?)),
+        None => None,
+    };
+    let config = file_system_config(&options.share, descriptors, window.is_some());
     let ShareRoot { root, proc_self_fd } = share;
     let mut file_system = Passthrough::new(config, root, proc_self_fd)?;
-    let rings = rings::runtime(&options.rings, options.limits.thread_pool_size)?;
-    let queues = options.device.queues;
-    if let Some(listener) = window {
-        let window = window::make(options)?;
-        file_system = file_system.with_window(Arc::clone(&window));
-        window::serve(listener, window, queues, rings::window_runtime(&rings))?;
+    if let Some((_, window)) = &window {
+        file_system = file_system.with_window(window.clone());
     }
     let device: Arc<dyn Device> =
-        Arc::new(FsDevice::new(file_system, queues, options.device.tag.as_deref())?);
+        Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);
+    let rings = rings::runtime(&options.rings, options.limits.thread_pool_size)?;
+    if let Some((listener, window)) = window {
+        window::serve(listener, window, options.device.queues, rings::window_runtime(&rings))?;
+    }
     loop {
         info!("Waiting for vhost-user socket connection...");
         let (stream, _) = listener.accept().map_err(Error::Accept)?;
@@ -45,11 +49,14 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
 }
 
 /// What the file system is told, from what the operator said and the descriptors there are.
-fn file_system_config(share: &cli::Share, descriptors: u64) -> fs::Config {
+fn file_system_config(share: &cli::Share, descriptors: u64, window: bool) -> fs::Config {
     let budget = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
     let defaults = fs::Limits::default();
     let hot_descriptors = defaults.hot_descriptors.min(budget / 8);
-    let limits = fs::Limits { max_handles: budget - hot_descriptors, hot_descriptors, ..defaults };
+    // Two descriptors each.
+    let max_window_opens = if window { defaults.max_window_opens.min(budget / 8) } else { 0 };
+    let max_handles = budget - hot_descriptors - 2 * max_window_opens;
+    let limits = fs::Limits { max_handles, hot_descriptors, max_window_opens, ..defaults };
     let choice = |negotiation| match negotiation {
         cli::Negotiation::Never => fs::Choice::Never,
         cli::Negotiation::Auto => fs::Choice::Auto,

@@ -21,8 +21,6 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--no-announce-submounts", |o| o.share.announce_submounts = false),
     ("--announce-submounts --no-announce-submounts", |o| o.share.announce_submounts = false),
     ("--no-announce-submounts --announce-submounts", |_| ()),
-    ("--extent-dialect private", |_| ()),
-    ("--extent-dialect=rfc2025", |o| o.share.extent_dialect = ExtentDialect::Rfc2025),
     ("--inode-file-handles=never", |o| o.share.inode_file_handles = InodeFileHandles::Never),
     ("--inode-file-handles=prefer", |_| ()),
     ("--inode-file-handles=fallback", |_| ()),
@@ -128,6 +126,13 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--log-level off", |o| o.log.level = LogLevel::Off),
     ("--window-socket /run/window.sock", |o| {
         o.window = Some(Window { socket: "/run/window.sock".into(), serial: None });
+    }),
+    ("--window-socket w --extent-dialect private", |o| {
+        o.window = Some(Window { socket: "w".into(), serial: None });
+    }),
+    ("--window-socket w --extent-dialect=rfc2025", |o| {
+        o.window = Some(Window { socket: "w".into(), serial: None });
+        o.share.extent_dialect = ExtentDialect::Rfc2025;
     }),
     ("--window-socket w --window-serial a-disk.1", |o| {
         o.window = Some(Window { socket: "w".into(), serial: Some("a-disk.1".into()) });

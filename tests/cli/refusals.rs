@@ -58,6 +58,8 @@ fn a_wrong_line_gets_one_line_that_names_the_option() {
         ("--fd 3 --shared-dir / --cache none", "--cache"),
         ("--fd 3 --shared-dir / --cache", "--cache"),
         ("--fd 3 --shared-dir / --window-serial a", "--window-socket"),
+        ("--fd 3 --shared-dir / --extent-dialect rfc2025", "--window-socket"),
+        ("--fd 3 --shared-dir / --window-socket w --extent-dialect 2025", "--extent-dialect"),
         ("--fd 3 --shared-dir / --window-socket w --window-serial", "--window-serial"),
         ("--fd 3 --shared-dir / --window-socket w --window-serial 123456789012345678901", "--window-serial"),
         ("--fd 3 --shared-dir / --window-socket w --window-serial a/b", "--window-serial"),

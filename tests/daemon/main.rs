@@ -11,6 +11,7 @@
 
 mod connections;
 mod engines;
+mod extents;
 #[path = "../frontend/mod.rs"]
 mod frontend;
 mod hostile;

@@ -79,3 +79,27 @@ fn find(file: BorrowedFd<'_>, size: u64, position: u64, block: u64) -> (u64, u64
         _ => (start, hole_end, Content::Hole),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::extents::Access;
+
+    #[test]
+    fn an_address_is_given_for_what_the_region_has_and_no_more() {
+        let file = tempfile::tempfile_in("/var/tmp").unwrap();
+        file.write_all_at(&[7; 16384], 0).unwrap();
+        let region = Region { offset: 4096, length: 4096, address: 1 << 20, access: Access::Read };
+        let mapped = |byte| Place::Mapped(Some(Address { device: DEVICE, byte }));
+        let found = extent(file.as_fd(), 16384, 5000, 512, Some(region));
+        // From the block of the position on, to the end of the region.
+        assert_eq!(found, Extent { offset: 4608, length: 3584, place: mapped((1 << 20) + 512) });
+        let found = extent(file.as_fd(), 16384, 4096, 4096, Some(region));
+        assert_eq!(found, Extent { offset: 4096, length: 4096, place: mapped(1 << 20) });
+        let found = extent(file.as_fd(), 16384, 4096, 4096, None);
+        assert_eq!(found, Extent { offset: 4096, length: 12288, place: Place::Mapped(None) });
+    }
+}

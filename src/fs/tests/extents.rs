@@ -600,6 +600,32 @@ fn opens_releases_and_questions_may_overtake_each_other() {
     assert_eq!(ask(&share, node, MapPurpose::Read), Err(Errno::BADF));
 }
 
+/// An unmount, or a FORGET, that meets opens and questions: whichever comes first, the node has nothing afterwards.
+#[test]
+fn nothing_is_given_for_a_node_that_is_going() {
+    type End = fn(&Share, NodeId);
+    let ends: [End; 2] = [|share, _| share.fs.destroy(), |share, node| share.fs.forget(node, 1)];
+    let (share, window) = share();
+    for end in ends.into_iter().cycle().take(200) {
+        let node = share.file("a", &[7; 5000]);
+        std::thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| {
+                    while share.open(node, libc::O_RDWR).is_ok() {
+                        match ask(&share, node, MapPurpose::Write) {
+                            Ok(_) | Err(Errno::BADF) => {}
+                            gone => return assert_eq!(gone, Err(Errno::STALE)),
+                        }
+                    }
+                });
+            }
+            std::thread::yield_now();
+            end(&share, node);
+        });
+        assert_eq!(granted(&window, node), 0);
+    }
+}
+
 #[test]
 fn a_report_tells_data_from_holes() {
     let (share, window) = share();
