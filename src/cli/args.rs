@@ -2,7 +2,8 @@
 //!
 //! Names, values and defaults are those of virtiofsd 1.14, so that a launcher can start one in place of the other.
 //! Our own are `--queues`, `--keep-listening`, `--direct`, `--engine`, `--ring-affinity`, `--poll-us`, `--max-write`,
-//! `--readahead`, the timeouts, `--posix-lock`, `--flock` and `--extent-dialect`. What the answers mean together is decided in `resolve`.
+//! `--readahead`, the timeouts, `--posix-lock`, `--flock`, `--extent-dialect` and those of the window. What the
+//! answers mean together is decided in `resolve`.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -322,6 +323,10 @@ pub(super) struct WindowArgs {
     /// Serial number of that block device, at most 20 letters, digits, '-', '_' and '.' [default: random]
     #[arg(long, hide_short_help = true, value_name = "SERIAL", requires = "window_socket", value_parser = values::serial)]
     pub(super) window_serial: Option<String>,
+
+    /// Queues of that block device to offer, 1 to 64; the monitor decides how many it uses [default: as for --queues]
+    #[arg(long, hide_short_help = true, value_name = "N", requires = "window_socket", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) window_queues: Option<u16>,
 
     /// How the guest asks where a file lies in the window
     ///

@@ -70,6 +70,8 @@ pub enum Vmm {
     Libvirt,
     /// Kata Containers' `configuration.toml`.
     Kata,
+    /// The command line of a User-Mode Linux kernel.
+    Uml,
 }
 
 /// A share and the guest to attach it to. All values are known to fit the monitor.
@@ -147,6 +149,15 @@ impl AttachCommand {
                     }
                 }
             }
+            Vmm::Uml => {
+                for (option, value) in [("--socket-path", &socket_path)].into_iter().chain(window) {
+                    if value.contains([':', '"', ' ']) {
+                        return Err(format!(
+                            "{option} '{value}' has a character that the kernel's command line does not take"
+                        ));
+                    }
+                }
+            }
             Vmm::Kata if window_socket.is_some() => {
                 return Err("--window-socket cannot be had there: Kata attaches no second device".to_owned());
             }
@@ -177,6 +188,7 @@ impl AttachArgs {
             Vmm::Crosvm => self.crosvm(),
             Vmm::Libvirt => self.libvirt(),
             Vmm::Kata => self.kata(),
+            Vmm::Uml => self.uml(),
         }
     }
 
@@ -319,6 +331,23 @@ impl AttachArgs {
              virtio_fs_queue_size = {size}\n\
              virtio_fs_extra_args = [\"--thread-pool-size=1\", \"--announce-submounts\"]\n",
             size = self.queue_size,
+        )
+    }
+
+    fn uml(&self) -> String {
+        // The kernel asks the daemon for the tag, and takes as many queues as it offers.
+        let offer = format!(" --tag {} --queues {}", shell(&self.tag), self.queues);
+        let device = |path: &str, id: u8| format!("virtio_uml.device={}", shell(&format!("{path}:{id}")));
+        format!(
+            "{start}\n\
+             # Add to the kernel's command line. The number is that of the device: 26 is virtio-fs, 2 virtio-blk.\n\
+             mem={memory} {share}{window}\n\
+             \n{mount}",
+            start = self.start_daemon(&offer),
+            memory = self.memory_with_suffix(),
+            share = device(&self.socket_path, 26),
+            window = self.window.as_ref().map_or_else(String::new, |path| format!(" {}", device(path, 2))),
+            mount = self.mount_in_guest(),
         )
     }
 

@@ -322,4 +322,6 @@ pub struct Window {
     pub socket: PathBuf,
     /// `--window-serial`: by what the guest recognises it, 1 to 20 bytes; chosen at random where none is given.
     pub serial: Option<String>,
+    /// `--window-queues`: how many queues to offer, 1 to 64. The front-end decides how many it uses.
+    pub queues: u16,
 }

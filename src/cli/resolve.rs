@@ -104,7 +104,11 @@ pub(super) fn resolve(
             syslog: logging.syslog,
         },
         device: Device { tag: device.tag, queues: device.queues, keep_listening: device.keep_listening },
-        window: window.window_socket.map(|socket| Window { socket, serial: window.window_serial }),
+        window: window.window_socket.map(|socket| Window {
+            socket,
+            serial: window.window_serial,
+            queues: window.window_queues.unwrap_or(device.queues),
+        }),
         notes,
     })
 }

@@ -18,11 +18,6 @@ use crate::vhost::RingRuntime;
 /// would only wait for each other.
 const MAX_OFFLOAD_THREADS: usize = 64;
 
-/// The same for the window's rings, whose threads have other credentials: they share none with the share's.
-pub(super) fn window_runtime(rings: &RingRuntime) -> RingRuntime {
-    RingRuntime { offload: Arc::new(Offload::new(Offload::DEFAULT_THREADS)), ..rings.clone() }
-}
-
 /// What the rings share, as far as this host can give what was asked for. `threads` for slow operations; 0
 /// chooses.
 pub(super) fn runtime(rings: &Rings, threads: usize) -> Result<RingRuntime, Error> {
@@ -36,6 +31,11 @@ pub(super) fn runtime(rings: &Rings, threads: usize) -> Result<RingRuntime, Erro
         affinity: affinity(&rings.affinity)?.into(),
         offload: Arc::new(Offload::new(threads.unwrap_or(Offload::DEFAULT_THREADS))),
     })
+}
+
+/// The same for the window's rings, whose threads have other credentials: they share none with the share's.
+pub(super) fn window_runtime(rings: &RingRuntime) -> RingRuntime {
+    RingRuntime { offload: Arc::new(Offload::new(Offload::DEFAULT_THREADS)), ..rings.clone() }
 }
 
 fn engine(wanted: Engine) -> Result<EngineKind, Error> {

@@ -27,8 +27,8 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     let device: Arc<dyn Device> =
         Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);
     let rings = rings::runtime(&options.rings, options.limits.thread_pool_size)?;
-    if let Some((listener, window)) = window {
-        window::serve(listener, window, options.device.queues, rings::window_runtime(&rings))?;
+    if let (Some((listener, window)), Some(wanted)) = (window, &options.window) {
+        window::serve(listener, window, wanted.queues, rings::window_runtime(&rings))?;
     }
     loop {
         info!("Waiting for vhost-user socket connection...");

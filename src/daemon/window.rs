@@ -6,6 +6,7 @@
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use tracing::{error, info, warn};
@@ -18,6 +19,9 @@ use crate::vhost::{ConnectionEnd, Device, RingRuntime, WindowDevice, serve_conne
 /// Requests of the window are best multiples of it. The host's own limit is a file's (`STATX_DIOALIGN`); what is below
 /// goes through the host's page cache.
 const LOGICAL_BLOCK: u32 = 512;
+
+/// How long to wait where a connection cannot be accepted: for want of descriptors or memory, which may pass.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The window as the options say.
 pub(super) fn make(options: &cli::Options) -> Result<Arc<Window>, Error> {
@@ -63,9 +67,8 @@ pub(super) fn serve(
                     }
                 }
                 Err(cause) => {
-                    // Nothing that passes: the share goes on without.
                     error!("--window-socket: cannot accept a connection: {cause}");
-                    return;
+                    thread::sleep(RETRY);
                 }
             }
         }

@@ -11,6 +11,7 @@
 //! | `gate` | who is in a file just now, and how are they kept out? |
 //! | `recent` | which regions did this thread use last? |
 //! | `room` | how much of the address space does a file get? |
+//! | `unsynced` | what was written through the window and is not durable yet? |
 //! | `window` | where does an address lead? |
 //!
 //! This room knows neither FUSE nor virtqueues.
@@ -21,6 +22,7 @@ mod recent;
 mod room;
 #[cfg(test)]
 mod tests;
+mod unsynced;
 mod window;
 
 pub use file::{DirectFile, HostFile};

@@ -184,6 +184,30 @@ fn a_fenced_file_without_a_region_gets_none() {
 }
 
 #[test]
+fn a_thread_remembers_more_regions_than_it_has_room_for() {
+    let window = window();
+    let files: Vec<_> = (0..1500).map(|_| file()).collect();
+    let regions: Vec<_> = files
+        .iter()
+        .zip(0..)
+        .map(|(file, key)| window.grant(key, file, 1 << 30, 0, Access::Read).unwrap())
+        .collect();
+    for (file, region) in files.iter().zip(&regions).chain(files.iter().zip(&regions).rev()) {
+        for offset in [0, region.length - 512] {
+            assert!(leads_to(&window.enter(region.address + offset, 512, Access::Read), file, offset));
+        }
+    }
+    window.revoke(1499);
+    assert!(matches!(window.enter(regions[1499].address, 512, Access::Read), Way::Refused));
+    // Another window's addresses are the same numbers.
+    let other = self::window();
+    assert!(matches!(other.enter(regions[0].address, 512, Access::Read), Way::Zeroes));
+    let region = other.grant(1, &files[0], 0, 0, Access::Read).unwrap();
+    assert!(leads_to(&other.enter(region.address, 512, Access::Read), &files[0], 0));
+    assert!(leads_to(&window.enter(regions[7].address, 512, Access::Read), &files[7], 0));
+}
+
+#[test]
 fn a_flush_reaches_what_was_written_also_after_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let open =

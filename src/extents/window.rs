@@ -9,18 +9,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
-use rustix::fs::fdatasync;
+use parking_lot::RwLock;
 
 use super::file::HostFile;
 use super::gate::{Closed, Gate, Passage};
 use super::recent::{self, WindowId};
 use super::room::{self, END, FIRST};
+use super::unsynced::Unsynced;
 
 /// Regions at most, unless said otherwise: each may keep three descriptors open.
 const MAX_REGIONS: usize = 100_000;
-/// Files that were written, then ended, and wait for a flush; more are synced when they end.
-const MAX_UNSYNCED: usize = 256;
 
 /// By what the guest recognises the window among its disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,13 +100,11 @@ impl Wait {
 /// A region's addresses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    address: u64,
+    pub(super) address: u64,
     length: u64,
 }
 
 impl Place {
-    pub(super) const NOWHERE: Self = Self { address: 0, length: 0 };
-
     pub(super) fn holds(self, address: u64) -> bool {
         address.checked_sub(self.address).is_some_and(|offset| offset < self.length)
     }
@@ -121,8 +117,9 @@ pub(super) struct Granted {
     files: RwLock<Files>,
     /// Writes are granted. Looked at inside the gate.
     writable: AtomicBool,
-    /// Written since the last flush.
-    dirty: AtomicBool,
+    /// Written since it was last synced, and entered in `unsynced`.
+    pub(super) dirty: AtomicBool,
+    unsynced: Arc<Unsynced>,
 }
 
 /// The descriptors by which a granted file is reached.
@@ -137,10 +134,23 @@ impl Granted {
         &self.gate
     }
 
-    pub(super) fn set_dirty(&self) {
+    fn new(unsynced: &Arc<Unsynced>) -> Arc<Self> {
+        Arc::new(Self { unsynced: Arc::clone(unsynced), ..Self::default() })
+    }
+
+    /// Notes a write that is complete. To be called inside the gate.
+    pub(super) fn set_dirty(self: &Arc<Self>) {
         // A load first: many writes, one of which makes the difference.
-        if !self.dirty.load(Ordering::Relaxed) {
-            self.dirty.store(true, Ordering::Release);
+        if self.dirty.load(Ordering::SeqCst) {
+            return;
+        }
+        let file = {
+            let files = self.files.read();
+            // Rather that for reading: whoever wants to execute the file must not find it open for writing.
+            files.reader.clone().or_else(|| files.writer.clone())
+        };
+        if let Some(file) = file {
+            self.unsynced.enter(self, file);
         }
     }
 
@@ -150,15 +160,6 @@ impl Granted {
             Access::Read => files.reader.clone(),
             Access::Write => files.writer.clone(),
         }
-    }
-
-    /// The file to sync where it was written.
-    fn take_dirty(&self) -> Option<Arc<dyn HostFile>> {
-        if !self.dirty.swap(false, Ordering::AcqRel) {
-            return None;
-        }
-        let files = self.files.read();
-        files.reader.clone().or_else(|| files.writer.clone())
     }
 
     fn access(&self) -> Access {
@@ -184,8 +185,7 @@ pub struct Window {
     identity: Identity,
     max_regions: usize,
     table: RwLock<Table>,
-    /// Written and not synced when their regions ended.
-    unsynced: Mutex<Vec<Arc<dyn HostFile>>>,
+    unsynced: Arc<Unsynced>,
 }
 
 impl Window {
@@ -202,7 +202,7 @@ impl Window {
             identity,
             max_regions,
             table: RwLock::new(Table { next: FIRST, ..Table::default() }),
-            unsynced: Mutex::default(),
+            unsynced: Arc::default(),
         }
     }
 
@@ -248,7 +248,8 @@ impl Window {
                 Place { address: std::mem::replace(next, end), length }
             }
         };
-        let (granted, places) = by_key.entry(key).or_default();
+        let (granted, places) =
+            by_key.entry(key).or_insert_with(|| (Granted::new(&self.unsynced), Vec::new()));
         if by_address.insert(place.address, (place, Arc::clone(granted))).is_none() {
             places.push(place);
         }
@@ -306,7 +307,7 @@ impl Window {
             }
             granted
         };
-        self.end(&ended);
+        Self::end(&ended);
     }
 
     /// Ends all regions of all files, and waits for requests in flight. Their addresses stay spent.
@@ -317,27 +318,16 @@ impl Window {
             std::mem::take(&mut table.by_key)
         };
         for (granted, _) in ended.values() {
-            self.end(granted);
+            Self::end(granted);
         }
     }
 
-    fn end(&self, granted: &Granted) {
+    fn end(granted: &Granted) {
         granted.gate.revoke();
-        if let Some(file) = granted.take_dirty() {
-            self.remember_unsynced(file);
-        }
         *granted.files.write() = Files::default();
-    }
-
-    fn remember_unsynced(&self, file: Arc<dyn HostFile>) {
-        let mut unsynced = self.unsynced.lock();
-        if unsynced.len() < MAX_UNSYNCED {
-            unsynced.push(file);
-            return;
-        }
-        drop(unsynced);
-        if let Err(error) = fdatasync(file.buffered()) {
-            tracing::error!("cannot sync a file that was written through the window: {error}");
+        // Nobody is inside any more, so the mark is the last word.
+        if granted.dirty.load(Ordering::SeqCst) {
+            granted.unsynced.region_ended();
         }
     }
 
@@ -358,8 +348,8 @@ impl Window {
         self.table.read().by_key.get(&key).map(|(granted, _)| Arc::clone(granted))
     }
 
-    /// Where a request of `len` bytes at `address` leads. Does not wait; takes no lock for a region that this thread
-    /// used lately.
+    /// Where a request of `len` bytes at `address` leads. Does not wait; takes no lock that other files share for a region
+    /// that this thread used before.
     pub fn enter(&self, address: u64, len: u64, access: Access) -> Way {
         let Some(end) = address.checked_add(len) else { return Way::Refused };
         let Some((place, granted)) = self.at(address) else { return self.unknown(address, end, access) };
@@ -390,7 +380,7 @@ impl Window {
         if !place.holds(address) {
             return None;
         }
-        recent::remember(self.id, address, *place, granted);
+        recent::remember(self.id, *place, granted);
         Some((*place, Arc::clone(granted)))
     }
 
@@ -403,19 +393,9 @@ impl Window {
     /// Makes everything durable that was written through the window before. Waits for storage.
     ///
     /// # Errors
-    /// The first that a file reported; the others are synced all the same.
+    /// The last that a file reported, once; the others are synced all the same.
     pub fn flush(&self) -> io::Result<()> {
-        let mut files = std::mem::take(&mut *self.unsynced.lock());
-        {
-            let table = self.table.read();
-            files.extend(table.by_key.values().filter_map(|(granted, _)| granted.take_dirty()));
-        }
-        let mut outcome = Ok(());
-        for file in files {
-            let synced = fdatasync(file.buffered()).map_err(io::Error::from);
-            outcome = outcome.and(synced);
-        }
-        outcome
+        self.unsynced.flush()
     }
 }
 

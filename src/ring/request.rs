@@ -227,8 +227,9 @@ impl Requests {
         if guarded(|| service.finish(&slot.head, transfer, moved, reply)).is_none() {
             return self.fail(queue, slot, libc::EIO);
         }
-        // Behind the head of a reply to a read, the payload is there already.
-        let payload = if reading && self.reply.len() == self.service.reply_head_len() { bytes } else { 0 };
+        // The payload of a read is there already, unless the reply is the shorter one of an error.
+        let whole = self.service.replies_at_end() || self.reply.len() == self.service.reply_head_len();
+        let payload = if reading && whole { bytes } else { 0 };
         self.respond_with(queue, slot, payload);
     }
 
@@ -291,13 +292,14 @@ impl Requests {
         self.complete(queue, slot, len);
     }
 
-    /// Writes the reply where it belongs; `payload` bytes are there already. Returns how many bytes are the answer.
+    /// Writes the reply where it belongs; `payload` bytes are there already. Returns how many bytes, counted from the
+    /// first, are the answer (section 2.7.8): none where a reply stands at the end and what is before it was not filled.
     fn place_reply(&self, slot: &Slot, payload: usize) -> Result<usize, Fault> {
         let writable = &slot.chain.writable;
         if self.service.replies_at_end() {
             let skip = writable.len().checked_sub(self.reply.len()).ok_or(Fault::Short)?;
             writable.copy_in(skip, &self.reply)?;
-            return Ok(writable.len());
+            return Ok(if skip == payload { writable.len() } else { 0 });
         }
         writable.copy_in(0, &self.reply)?;
         Ok(self.reply.len() + payload)
@@ -320,7 +322,8 @@ impl Requests {
     /// Gives the chain back, `written` bytes of its writable part being the answer.
     fn complete(&mut self, queue: &mut Queue, slot: Box<Slot>, written: usize) {
         if let Some(log) = &self.dirty_log {
-            slot.chain.writable.mark(log, written);
+            let writable = &slot.chain.writable;
+            writable.mark(log, if self.service.replies_at_end() { writable.len() } else { written });
         }
         // A chain is never longer than 4 GiB.
         queue.push_used(slot.head_index, u32::try_from(written).unwrap_or(u32::MAX));

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use caps::{CapSet, Capability};
-use rustix::fs::{FallocateFlags, fallocate, fstat};
+use rustix::fs::{AtFlags, FallocateFlags, StatxFlags, fallocate, statx};
 use rustix::io::Errno;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
@@ -246,9 +246,11 @@ impl WindowService {
     }
 }
 
-/// Whether a write stays within the file.
+/// Whether a write stays within the file. Does not ask a file server, which could take long: what this host knows of the
+/// size is what a write(2) here goes by, too.
 fn ends_within(file: &dyn HostFile, offset: u64, len: u64) -> bool {
-    let size = fstat(file.buffered()).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let size = statx(file.buffered(), c"", flags, StatxFlags::SIZE).map_or(0, |stat| stat.stx_size);
     offset.checked_add(len).is_some_and(|end| end <= size)
 }
 
@@ -271,6 +273,9 @@ impl Service for WindowService {
         let Some(room) = room.checked_sub(1) else { return Outcome::NoReply };
         let Some(header) = Header::parse(head) else { return answer(reply, IOERR) };
         match header.kind {
+            // Data the wrong way round would be moved nowhere, and called done.
+            VIRTIO_BLK_T_IN if payload > 0 => answer(reply, IOERR),
+            VIRTIO_BLK_T_OUT if room > 0 => answer(reply, IOERR),
             VIRTIO_BLK_T_IN => self.start(Direction::Read, header.sector, room, reply),
             VIRTIO_BLK_T_OUT => self.start(Direction::Write, header.sector, payload, reply),
             VIRTIO_BLK_T_GET_ID => self.identify(room, reply),
@@ -397,6 +402,8 @@ mod tests {
         assert_eq!(ask(&device, &request(VIRTIO_BLK_T_IN, 0), 0, 512), Some(vec![IOERR]), "511 bytes");
         assert_eq!(ask(&device, &request(VIRTIO_BLK_T_IN, u64::MAX), 0, 513), Some(vec![IOERR]));
         assert_eq!(ask(&device, &request(VIRTIO_BLK_T_OUT, 0), 512, 1), Some(vec![IOERR]));
+        assert_eq!(ask(&device, &request(VIRTIO_BLK_T_IN, 0), 512, 1), Some(vec![IOERR]), "the wrong way");
+        assert_eq!(ask(&device, &request(VIRTIO_BLK_T_OUT, 0), 0, 513), Some(vec![IOERR]), "the wrong way");
         for ranges in [&b""[..], &[0; 15], &[0; 32]] {
             assert_eq!(wait(&device, VIRTIO_BLK_T_DISCARD, ranges), UNSUPP);
         }

@@ -125,17 +125,24 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--log-level trace", |o| o.log.level = LogLevel::Trace),
     ("--log-level off", |o| o.log.level = LogLevel::Off),
     ("--window-socket /run/window.sock", |o| {
-        o.window = Some(Window { socket: "/run/window.sock".into(), serial: None });
+        o.window = Some(Window { socket: "/run/window.sock".into(), serial: None, queues: 64 });
     }),
     ("--window-socket w --extent-dialect private", |o| {
-        o.window = Some(Window { socket: "w".into(), serial: None });
+        o.window = Some(Window { socket: "w".into(), serial: None, queues: 64 });
     }),
     ("--window-socket w --extent-dialect=rfc2025", |o| {
-        o.window = Some(Window { socket: "w".into(), serial: None });
+        o.window = Some(Window { socket: "w".into(), serial: None, queues: 64 });
         o.share.extent_dialect = ExtentDialect::Rfc2025;
     }),
     ("--window-socket w --window-serial a-disk.1", |o| {
-        o.window = Some(Window { socket: "w".into(), serial: Some("a-disk.1".into()) });
+        o.window = Some(Window { socket: "w".into(), serial: Some("a-disk.1".into()), queues: 64 });
+    }),
+    ("--window-socket w --queues 3", |o| {
+        o.device.queues = 3;
+        o.window = Some(Window { socket: "w".into(), serial: None, queues: 3 });
+    }),
+    ("--window-socket w --window-queues 2", |o| {
+        o.window = Some(Window { socket: "w".into(), serial: None, queues: 2 });
     }),
     ("--syslog", |o| o.log.syslog = true),
     ("-d", |o| o.log.level = LogLevel::Debug),

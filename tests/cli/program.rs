@@ -57,7 +57,7 @@ fn capabilities_are_json_that_libvirt_reads() {
 fn attach_args_prints_lines_that_can_be_pasted() {
     let hostile = ["--shared-dir", "/srv/it's <a> & \"b\"", "--binary", "/opt/a \"b\"/extentfsd"];
     let window = ["--window-socket", "/run/w"];
-    let cases: [(&str, &str, &[&str]); 8] = [
+    let cases: [(&str, &str, &[&str]); 11] = [
         ("qemu", "", &["--tag", "a,b", "--socket-path", "/run/a b,c", "--queues", "4", "--memory", "1536M"]),
         ("cloud-hypervisor", "", &["--tag", "my fs", "--queues", "4", "--cpus", "4", "--queue-size", "512"]),
         ("crosvm", "", &["--tag", "my fs", "--queues", "2"]),
@@ -66,6 +66,9 @@ fn attach_args_prints_lines_that_can_be_pasted() {
         ("qemu", "-window", &window),
         ("cloud-hypervisor", "-window", &window),
         ("libvirt", "-window", &window),
+        ("crosvm", "-window", &window),
+        ("uml", "", &["--tag", "my fs"]),
+        ("uml", "-window", &window),
     ];
     for (vmm, kind, more) in cases {
         let arguments = ["attach-args", "--vmm", vmm].into_iter().chain(hostile).chain(more.iter().copied());
@@ -79,7 +82,7 @@ fn attach_args_prints_lines_that_can_be_pasted() {
 /// What is printed for the daemon starts this daemon.
 #[test]
 fn the_daemon_s_lines_are_valid_ones() {
-    for vmm in ["qemu", "cloud-hypervisor", "crosvm", "libvirt"] {
+    for vmm in ["qemu", "cloud-hypervisor", "crosvm", "libvirt", "uml"] {
         let text = stdout(&program(&format!("attach-args --vmm {vmm} --tag myfs")).code(0));
         let start = text.find("extentfsd --shared-dir").expect("the daemon's line");
         let line = text.get(start..).unwrap().replace("\\\n", " ");

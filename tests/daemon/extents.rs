@@ -8,7 +8,7 @@ const IOMAP_BEGIN: u32 = 4094;
 const ENOSYS: i32 = 38;
 
 /// A guest of this minor version that offers these flags in the upper word, and what of them was agreed upon.
-fn mount(daemon: &Daemon, minor: u32, flags2: u32) -> (Client, u32) {
+pub(super) fn mount(daemon: &Daemon, minor: u32, flags2: u32) -> (Client, u32) {
     let mut client = Client::mount(Guest::connect(&daemon.socket(), GuestConfig::default()));
     let body = Body::new().u32(7).u32(minor).u32(0).u32(1 << 30).u32(flags2).bytes(&[0; 44]);
     let answer = client.call(INIT, 0, body, 64).expect("INIT");
@@ -16,7 +16,7 @@ fn mount(daemon: &Daemon, minor: u32, flags2: u32) -> (Client, u32) {
 }
 
 /// IOMAP_BEGIN of one block at the start of a file.
-fn begin(client: &mut Client, node: u64, opflags: u32, room: u32) -> Result<Vec<u8>, i32> {
+pub(super) fn begin(client: &mut Client, node: u64, opflags: u32, room: u32) -> Result<Vec<u8>, i32> {
     let body = Body::new().u32(opflags).u32(0).u64(0).u64(0).u64(512);
     client.call(IOMAP_BEGIN, node, body, room)
 }

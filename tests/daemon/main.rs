@@ -20,6 +20,7 @@ mod log;
 mod refusals;
 mod sandbox;
 mod signals;
+mod window;
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -50,7 +50,11 @@ pub struct Guest {
 impl Guest {
     /// Connects and starts all queues.
     pub fn connect(socket: &Path, config: GuestConfig) -> Self {
-        let stream = UnixStream::connect(socket).expect("the daemon listens");
+        Self::over(UnixStream::connect(socket).expect("the daemon listens"), config)
+    }
+
+    /// Starts all queues over a connection.
+    pub fn over(stream: UnixStream, config: GuestConfig) -> Self {
         let queue_count = u64::from(config.request_queues) + 1;
         let mut frontend = Frontend::from_stream(stream, queue_count);
         frontend.set_owner().expect("SET_OWNER");
