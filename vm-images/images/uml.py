@@ -36,6 +36,8 @@ def kernel(name: str = "uml") -> Path:
         with cache.locked(tree):
             if not binary.exists():
                 build(name, source, tree)
+    if not binary.exists():
+        raise cache.BuildError(f"{name}: its configuration or a patch was changed while it was built")
     return binary
 
 
@@ -46,20 +48,20 @@ def place(name: str, source: kbuild.Source) -> Path:
 
 def build(name: str, source: kbuild.Source, tree_name: str) -> None:
     """Builds what is asked for, and of ONE_TREE what is missing beside it; keeps only the stripped binaries."""
-    places = {other: place(other, source) for other in RECIPES}
-    others = [other for other in ONE_TREE if not (places[other].exists() or RECIPES[other].lacking())]
+    others = [other for other in ONE_TREE if not (place(other, source).exists() or RECIPES[other].lacking())]
     wanted = others if name in ONE_TREE else [name]
     cache.say(f"{' and '.join(wanted)}: {source.package} {source.version}, about 5 minutes on two cores")
     try:
         with kbuild.unpacked_tree(source, cache.root() / "uml" / f"work-{tree_name}", tree_name) as tree:
             for other in wanted:
-                binary = tree.build(RECIPES[other])
-                part = places[other].with_name(f"{places[other].name}.part")
-                cache.run(["strip", "-o", part, binary])
-                part.rename(places[other])
+                # Taken when the patches are: somebody who works at them changes them meanwhile.
+                target = place(other, source)
+                part = target.with_name(f"{target.name}.part")
+                cache.run(["strip", "-o", part, tree.build(RECIPES[other])])
+                part.rename(target)
                 cache.say(f"{other} is compiled")
     except cache.BuildError as error:
         # A mistake in the second kernel does not take the first from who asked for that.
-        if not places[name].exists():
+        if not place(name, source).exists():
             raise
         cache.say(f"going on with {name} alone: {error}")
