@@ -98,7 +98,7 @@ class Round:
             words, environment = guest.command(self.kind, initrd, devices, self.logs)
             (self.logs / "guest.command").write_text(shlex.join(words) + "\n")
             limits = {step.name: 3 * step.limit for step in self.planned}
-            boot_limit = guest.BOOT_SECONDS["uml" if self.kind == "uml" else "qemu"]
+            boot_limit = guest.boot_seconds(self.kind)
             outcome = guest.boot(
                 words, environment, self.logs / "console.log", limits, boot_limit,
                 BOOT_ALLOWANCE + sum(limits.values()), self.show,

@@ -25,7 +25,6 @@ DEFAULT = "extentfsd,virtiofsd,virtiofsd-pool4,virtio-blk,host"
 WITHOUT_COMMAND = ("extents", "virtio-blk", "host")
 # By which the guest finds the window among its disks.
 WINDOW_SERIAL = "fio-window"
-EXTENT_GUESTS = ("uml-extents", "qemu-extents")
 # The disk for jobs that need a file system; the size tells it from the one with the data.
 FILE_SYSTEM_BYTES = 2 << 30
 # Longer names make unreadable tables, and tags that the device refuses.
@@ -160,11 +159,11 @@ def made(name: str, command: str, kind: str, queues: int, build: bool) -> Target
         return Target(name, "host", KNOWN[name])
     if name == "virtio-blk":
         # With two queues requests of a UML guest's disk are sometimes never finished, while the export waits for more.
-        queues = 1 if kind == "uml" else queues
+        queues = 1 if guest.is_uml(kind) else queues
         what = f"{KNOWN[name]}, num-queues={queues} ({qemu.storage_version()})"
         return Target(name, "blk", what, tuple(qemu.storage_daemon()), queues)
     if name == "extents":
-        if not kind.startswith(EXTENT_GUESTS):
+        if not guest.has_extents(kind):
             raise UsageError(f"{name!r} needs a guest whose kernel has the patch, such as --guest uml-extents")
         what = f"extentfsd --queues {queues} --window-socket ..., mounted with iomap_dev"
         return Target(name, "extents", what, tuple(daemon.binary("extentfsd", build)), queues)

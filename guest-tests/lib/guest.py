@@ -19,7 +19,7 @@ from images import accelerator, cpio, kernels, qemu, root, uml
 from . import daemon, processes
 from .suites import FOLDER, Suite
 
-KINDS = ("uml", "qemu-6.12", "qemu-latest")
+KINDS = ("uml", "uml-extents", "uml-extents-debug", "qemu-6.12", "qemu-latest", "qemu-extents")
 MEMORY = "1280M"
 CPUS = 2
 SILENCE = 90
@@ -28,10 +28,12 @@ VIRTIO_ID = {"fs": 26, "blk": 2}
 # What the guest calls a disk that is attached alone.
 FIRST_DISK = "/dev/vda"
 # Seconds from the start to the init's first line; a boot that takes longer has hung.
-BOOT_SECONDS = {"uml": 30, "qemu": 120}
+BOOT_SECONDS = {"uml": 30, "uml-extents-debug": 120, "qemu": 120}
 # What the kernel inside says when a reply broke the protocol or the guest itself is broken.
 KERNEL_COMPLAINT = re.compile(
-    r"virtio-fs: |virtio_fs: .*(?:invalid|bad)|BUG: |Oops|Kernel panic|WARNING: CPU|INFO: task .* blocked|general protection"
+    r"virtio-fs: |virtio_fs: .*(?:invalid|bad)|BUG: |Oops|Kernel panic|INFO: task .* blocked|general protection"
+    # Newer kernels put the place before the CPU, and lockdep has its own words: the kernel's lines have the time before them.
+    r"|WARNING: CPU|^\[ *[\d.]+\] WARNING: "
 )
 
 
@@ -58,18 +60,39 @@ class Outcome:
     boot_seconds: float = 0.0
 
 
+def is_uml(kind: str) -> bool:
+    """Whether a guest of this kind is a process of the host; others are QEMU's."""
+    return kind.startswith("uml")
+
+
+def has_extents(kind: str) -> bool:
+    """Whether the kernel has the patch that `--extents` needs."""
+    return "extents" in kind
+
+
+def qemu_kernel(kind: str) -> kernels.Kernel:
+    """What QEMU boots, fetched or built when it is not in the cache."""
+    return kernels.named(kind.removeprefix("qemu-"))
+
+
+def boot_seconds(kind: str) -> int:
+    """The limit on a boot."""
+    return BOOT_SECONDS.get(kind) or BOOT_SECONDS["uml" if is_uml(kind) else "qemu"]
+
+
 def slowness(kind: str) -> float:
-    """By how much time limits are stretched: an emulated processor is slow."""
-    return 1.0 if kind == "uml" or accelerator.kvm_works() else 4.0
+    """By how much time limits are stretched: an emulated processor is slow, and so is a kernel that checks itself."""
+    fast = not kind.endswith("-debug") and (is_uml(kind) or accelerator.kvm_works())
+    return 1.0 if fast else 4.0
 
 
 def prepare(kind: str) -> str:
     """Builds what the kind of guest needs and says what it is, with versions."""
     root.image()
-    if kind == "uml":
-        return f"User-Mode Linux {uml.kernel().name.removeprefix('linux-')}, seccomp mode"
-    stock = kernels.stock(kind.removeprefix("qemu-"))
-    return f"QEMU {qemu.version()} ({accelerator.name()}), Debian kernel {stock.release}"
+    if is_uml(kind):
+        return f"User-Mode Linux {uml.kernel(kind).name.removeprefix('linux-')}, seccomp mode"
+    whose = "own" if has_extents(kind) else "Debian"
+    return f"QEMU {qemu.version()} ({accelerator.name()}), {whose} kernel {qemu_kernel(kind).release}"
 
 
 def write_initrd(
@@ -82,8 +105,8 @@ def write_initrd(
     """
     wanted = {*programs, *(name for suite, _ in suites for name in suite.programs)}
     parts = [root.image(), *(root.separate(name) for name in sorted(wanted))]
-    if kind != "uml":
-        parts.append(kernels.stock(kind.removeprefix("qemu-")).modules)
+    if not is_uml(kind):
+        parts += qemu_kernel(kind).modules
     overlay = target.with_suffix(".overlay")
     with cpio.Writer(overlay) as archive:
         lines = "".join(f"export {name}='{value}'\n" for name, value in plan.items())
@@ -101,22 +124,21 @@ def write_initrd(
 
 def command(kind: str, initrd: Path, devices: list[Device], folder: Path) -> tuple[list[str], dict[str, str]]:
     """The words and the environment that start a guest with these devices; `folder` is for its own files."""
-    if kind == "uml":
+    if is_uml(kind):
         attached = [f"virtio_uml.device={device.socket}:{VIRTIO_ID[device.kind]}" for device in devices]
         words = [
-            str(uml.kernel()), f"mem={MEMORY}", f"ncpus={CPUS}", "seccomp=on", f"initrd={initrd}", *attached,
+            str(uml.kernel(kind)), f"mem={MEMORY}", f"ncpus={CPUS}", "seccomp=on", f"initrd={initrd}", *attached,
             "root=/dev/ram0", "rdinit=/init", "con=null", "con0=null,fd:1", "loglevel=5", "panic=-1",
             f"uml_dir={folder}", f"umid=uml-{os.getpid()}",
         ]  # fmt: skip
         return words, {"TMPDIR": "/dev/shm"}
-    stock = kernels.stock(kind.removeprefix("qemu-"))
     words, environment = qemu.command()
     words += [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", f"q35,memory-backend=memory,{accelerator.machine_option()}", *accelerator.cpu_options(),
         "-smp", str(CPUS), "-m", MEMORY,
         "-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on",
-        "-kernel", str(stock.image), "-initrd", str(initrd),
+        "-kernel", str(qemu_kernel(kind).image), "-initrd", str(initrd),
         # The serial line is slow under emulation: it carries only the kernel's words until the other console is up.
         "-append", "console=ttyS0 console=hvc0 loglevel=5 panic=-1 rdinit=/init",
         "-serial", f"file:{folder}/serial.log",

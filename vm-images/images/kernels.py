@@ -1,14 +1,16 @@
-"""Stock Debian cloud kernels, as QEMU starts them: the bare image and a few of its modules.
+"""Kernels as QEMU starts them: stock Debian cloud kernels, and one of our own.
 
-virtio-fs and virtio-pci are built in, so a guest mounts a share without any module. A small
-set (loop, XFS, overlay, virtio-blk) is unpacked into a second archive for suites that compare file systems.
+Of a stock kernel there are the bare image and a few of its modules: virtio-fs and virtio-pci are built in, so a guest
+mounts a share without any module. A small set (loop, XFS, overlay, virtio-blk) is unpacked into a second archive for
+suites that compare file systems. Our own has everything built in.
 """
 
 import lzma
 import re
+import shutil
 from pathlib import Path
 
-from . import cache, cpio, debian
+from . import cache, cpio, debian, kbuild
 
 # name -> (series to look in, which kernel versions)
 STOCK = {
@@ -18,15 +20,43 @@ STOCK = {
 # Debian has shipped the image in packages of these names; the newest ones have no signed twin yet.
 IMAGE_NAMES = r"linux-(?:image|binary)-(?:unsigned-)?{version}\+[\w.~]*-?cloud-amd64(?:-unsigned)?"
 MODULES = ("loop", "overlay", "virtio_blk", "xfs")
+# name -> what it is built from
+OWN = {
+    "extents": kbuild.Recipe(
+        "kernel-extents", "x86_64", "allnoconfig", "bzImage", "arch/x86/boot/bzImage",
+        ("x86_64.config", "extents.config"), ("extents-*.patch",),
+    )
+}  # fmt: skip
 
 
 class Kernel:
-    """A fetched kernel: `image` for QEMU, `modules` (a cpio archive), `release` as uname says."""
+    """A kernel in the cache: `image` for QEMU, `modules` (cpio archives, one or none), `release` as uname says."""
 
     def __init__(self, folder: Path):
         self.image = folder / "vmlinuz"
-        self.modules = folder / "modules.cpio"
+        self.modules = list(folder.glob("modules.cpio"))
         self.release = (folder / "release").read_text()
+
+
+def named(name: str) -> Kernel:
+    """The kernel `name`, a key of STOCK or OWN, fetched or built when it is not in the cache."""
+    return own(name) if name in OWN else stock(name)
+
+
+def own(name: str) -> Kernel:
+    """The kernel `name` (a key of OWN), about seven minutes on two cores when it is not in the cache."""
+    recipe, source = OWN[name], kbuild.Source()
+    recipe.check()
+    folder = cache.root() / "kernels" / f"{name}-{source.version}-{recipe.key()}"
+    if not folder.exists():
+        with cache.locked(recipe.name):
+            if not folder.exists():
+                cache.say(f"{recipe.name}: {source.package} {source.version}, about 7 minutes on two cores")
+                work = cache.root() / "kernels" / f"work-{name}"
+                with kbuild.unpacked_tree(source, work, recipe.name) as tree, cache.fresh_folder(folder) as kept:
+                    shutil.copyfile(tree.build(recipe), kept / "vmlinuz")
+                    (kept / "release").write_text((tree.path / "include/config/kernel.release").read_text().strip())
+    return Kernel(folder)
 
 
 def stock(name: str) -> Kernel:

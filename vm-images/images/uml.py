@@ -1,84 +1,67 @@
-"""The User-Mode Linux kernel, built from Debian's newest linux-source.
+"""User-Mode Linux kernels: without and with extents.
 
-About five minutes on two cores; kept by source version, configuration, patches and compiler, so it is
-built again only when one of them changes.
+The first takes about five minutes on two cores. The second differs in few files, and is built behind the first in the same
+tree where both are missing.
 """
 
-import os
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
-from . import cache, debian
+from . import cache, kbuild
 
-CONFIG = cache.REPOSITORY / "vm-images" / "uml.config"
-# What each is for, its own first lines and README.md say; where a suite relies on one, that adds to `uname -r`.
-PATCHES = sorted((cache.REPOSITORY / "vm-images" / "kernel").glob("uml-*.patch"))
-SOURCE_SERIES = ("trixie", "trixie-backports")
-SOURCE_PATTERN = r"linux-source-[789]\.\d+"
+PATCHES = ("uml-*.patch",)
+EXTENTS_PATCHES = (*PATCHES, "extents-*.patch")
 
 
-def kernel() -> Path:
-    """Path of the UML binary, built when it is not in the cache."""
-    archive = debian.Archive(*SOURCE_SERIES)
-    folder = cache.root() / "uml"
-    package, version = archive.newest(SOURCE_PATTERN)
-    compiler = subprocess.run(["gcc", "-dumpfullversion"], check=True, capture_output=True, text=True).stdout
-    key = cache.digest(CONFIG.read_bytes(), *(patch.read_bytes() for patch in PATCHES), compiler)
-    binary = folder / f"linux-{version}-{key}"
-    if binary.exists():
-        return binary
-    with cache.locked("uml"):
-        if not binary.exists():
-            cache.say(f"UML kernel: {package} {version}, about 5 minutes on two cores")
-            build(archive, package, binary)
+def recipe(name: str, fragments: tuple[str, ...], patterns: tuple[str, ...]) -> kbuild.Recipe:
+    """A kernel for ARCH=um, whose fragments come behind uml.config."""
+    return kbuild.Recipe(name, "um", "defconfig", "linux", "linux", ("uml.config", *fragments), patterns)
+
+
+RECIPES = {
+    "uml": recipe("uml", (), PATCHES),
+    "uml-extents": recipe("uml-extents", ("extents.config",), EXTENTS_PATCHES),
+    "uml-extents-debug": recipe("uml-extents-debug", ("extents.config", "debug.config"), EXTENTS_PATCHES),
+}
+# What debug.config asks for is in every file: that one has nothing of another's tree.
+ONE_TREE = ("uml", "uml-extents")
+
+
+def kernel(name: str = "uml") -> Path:
+    """Path of the UML binary `name` (a key of RECIPES), built when it is not in the cache."""
+    RECIPES[name].check()
+    source = kbuild.Source()
+    binary = place(name, source)
+    if not binary.exists():
+        tree = "uml" if name in ONE_TREE else name
+        with cache.locked(tree):
+            if not binary.exists():
+                build(name, source, tree)
+    if not binary.exists():
+        raise cache.BuildError(f"{name}: its configuration or a patch was changed while it was built")
     return binary
 
 
-def build(archive: debian.Archive, package: str, binary: Path) -> None:
-    """Unpacks the source package, configures, compiles, and keeps only the stripped binary."""
-    work = cache.root() / "uml" / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    with archive.fetched(package) as files:
-        debian.unpack(files, work / "package")
-    (tarball,) = (work / "package" / "usr" / "src").glob("linux-source-*.tar.xz")
-    # -T0 unpacks on every core; the drivers and the other architectures are not needed but cheap.
-    cache.run(["tar", "-x", "--use-compress-program=xz -T0", "-C", work, "-f", tarball])
-    (tree,) = (path for path in work.glob("linux-source-*") if path.is_dir())
-    make = ["make", "-C", tree, "ARCH=um", "LOCALVERSION=", f"-j{os.cpu_count() or 1}"]
-    log = cache.root() / "logs" / "uml.log"
-    log.unlink(missing_ok=True)
-    for patch in PATCHES:
-        apply(patch, tree, log)
-    cache.run([*make, "defconfig"], log)
-    with open(tree / ".config", "a") as config:
-        config.write(CONFIG.read_text())
-    cache.run([*make, "olddefconfig"], log)
-    check_config(tree / ".config")
-    cache.run([*make, "linux"], log, heartbeat="compiling the UML kernel")
-    part = binary.with_suffix(".part")
-    cache.run(["strip", "-o", part, tree / "linux"])
-    part.rename(binary)
-    shutil.rmtree(work)
+def place(name: str, source: kbuild.Source) -> Path:
+    """Where the binary is kept."""
+    return cache.root() / "uml" / f"{name.replace('uml', 'linux')}-{source.version}-{RECIPES[name].key()}"
 
 
-def apply(patch: Path, tree: Path, log: Path) -> None:
-    """Applies a patch; a source that it does not fit is built without it, and suites that need it say so."""
-    words = ["patch", "-p1", "--directory", tree, "--input", patch]
+def build(name: str, source: kbuild.Source, tree_name: str) -> None:
+    """Builds what is asked for, and of ONE_TREE what is missing beside it; keeps only the stripped binaries."""
+    others = [other for other in ONE_TREE if not (place(other, source).exists() or RECIPES[other].lacking())]
+    wanted = others if name in ONE_TREE else [name]
+    cache.say(f"{' and '.join(wanted)}: {source.package} {source.version}, about 5 minutes on two cores")
     try:
-        cache.run([*words, "--dry-run"], log)
-    except cache.BuildError:
-        cache.say(f"UML kernel: {patch.name} does not fit this source, going on without it")
-        return
-    cache.run(words, log)
-
-
-def check_config(path: Path) -> None:
-    """Refuses a configuration in which the kernel dropped something that the fragment asks for."""
-    got = set(path.read_text().splitlines())
-    wanted = [line for line in CONFIG.read_text().splitlines() if re.match(r"CONFIG_\w+=", line)]
-    missing = [line for line in wanted if line not in got]
-    if missing:
-        raise cache.BuildError(f"{CONFIG.name}: this kernel does not take {', '.join(missing)}")
+        with kbuild.unpacked_tree(source, cache.root() / "uml" / f"work-{tree_name}", tree_name) as tree:
+            for other in wanted:
+                # Taken when the patches are: somebody who works at them changes them meanwhile.
+                target = place(other, source)
+                part = target.with_name(f"{target.name}.part")
+                cache.run(["strip", "-o", part, tree.build(RECIPES[other])])
+                part.rename(target)
+                cache.say(f"{other} is compiled")
+    except cache.BuildError as error:
+        # A mistake in the second kernel does not take the first from who asked for that.
+        if not place(name, source).exists():
+            raise
+        cache.say(f"going on with {name} alone: {error}")
