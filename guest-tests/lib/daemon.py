@@ -1,9 +1,11 @@
 """The daemon under test: how it is started, awaited, stopped and judged by its log."""
 
+import contextlib
 import os
 import re
 import shlex
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -90,6 +92,26 @@ class Server:
     def text(self) -> str:
         """The log so far."""
         return self.log.read_text(errors="replace")
+
+    @contextlib.contextmanager
+    def signalled(self, number: int, interval: float):
+        """While the context lasts it gets this signal again and again; never, where the interval is 0."""
+        over = threading.Event()
+
+        def keep_on() -> None:
+            while not over.wait(interval) and self.alive():
+                with contextlib.suppress(ProcessLookupError):
+                    self.process.send_signal(number)
+
+        thread = threading.Thread(target=keep_on)
+        if interval:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if interval:
+                thread.join()
 
     def alive(self) -> bool:
         """Whether it still runs; it must as long as the guest does."""

@@ -182,12 +182,14 @@ def boot(
     words: list[str], environment: dict[str, str], log: Path, limits: dict[str, int], boot_limit: float,
     total_limit: float, show: Callable[[str], None], healthy: Callable[[], bool] = lambda: True,
     started_as: Callable[[int], None] = lambda pid: None, observe: Callable[[list[str]], None] = lambda words: None,
+    crash_after: float = 0,
 ) -> Outcome:  # fmt: skip
     """Starts a guest and follows it to its end.
 
     `limits` are the suites' seconds (the guest keeps them, here is only the fence behind), `show` gets each line of output,
     `healthy` tells whether the daemon still runs. `started_as` is told the guest's process id, `observe` every marked line in
-    words. Raises BootFailure when the init was never reached.
+    words. With `crash_after` the guest is killed that many seconds after its first suite began, and the suite counts as
+    finished. Raises BootFailure when the init was never reached.
     """
     outcome = Outcome()
     started = heard = time.monotonic()
@@ -196,9 +198,15 @@ def boot(
     )
     started_as(process.pid)
     state, fence, early = "booting", started + boot_limit, []
+    crash, crash_suite = float("inf"), ""
     try:
         for line in lines_of(process, log):
             now = time.monotonic()
+            if now > crash:
+                show(f"--- {crash_suite}: the guest is killed")
+                outcome.finished[crash_suite] = (0, int(crash_after))
+                state = "power off"
+                break
             if line is None:
                 trouble = verdict(state, now, heard, fence, started + total_limit, healthy)
                 if trouble:
@@ -222,6 +230,8 @@ def boot(
                 state, fence = "mount", now + 90
             elif verb == "begin":
                 state, fence = rest[0], now + limits[rest[0]] + 30
+                if crash_after:
+                    crash, crash_suite = now + crash_after, rest[0]
                 show(f"--- {rest[0]}: begin")
             elif verb == "end":
                 outcome.finished[rest[0]] = (int(rest[1]), int(rest[2]))
@@ -232,7 +242,7 @@ def boot(
             elif verb.endswith("failed"):
                 outcome.complaints.append(f"guest: {verb}")
     finally:
-        processes.stop(process, 0 if state != "power off" else 10)
+        processes.stop(process, 0 if crash_suite or state != "power off" else 10)
         process.stdout.close()
     if state == "booting":
         raise BootFailure(f"guest ended with status {process.returncode}; console {log}: {' | '.join(early[-5:])}")

@@ -7,6 +7,8 @@ Header lines, anywhere among the first comment lines:
     # needs: OPTIONS             daemon options; suites with different needs get different boots
     # programs: NAME             put into the guest beside what is always there; known is: fio
     # requires: VARIABLE         runs only where the environment variable is set
+    # revoke: SECONDS            the daemon is told so often to take back what it granted of the window
+    # crash: SECONDS             the guest is killed so long after the suite began; what it left is the result
 
 Beside it may stand programs that run on the host: NAME.prepare before the boot, NAME.host afterwards. Both get the
 suite's own directory of the share.
@@ -37,6 +39,13 @@ class Suite:
     needs: tuple[str, ...]
     requires: tuple[str, ...]
     programs: tuple[str, ...]
+    revoke: float
+    crash: float
+
+    @property
+    def boot(self) -> tuple:
+        """What suites must have in common to share one boot."""
+        return (self.needs, self.revoke, self.name if self.crash else "")
 
     def limit(self, scale: str, factor: float) -> int:
         """Seconds that the suite may take in a guest that is `factor` times slower than the host."""
@@ -66,12 +75,13 @@ def load(name: str) -> Suite:
     try:
         full = int(header.get("time-limit", DEFAULT_LIMIT))
         quick = int(header.get("time-limit-quick", full))
+        revoke, crash = (float(header.get(key, 0)) for key in ("revoke", "crash"))
     except ValueError as error:
-        raise UsageError(f"suite {name}: time limit is not a number of seconds: {error}") from None
+        raise UsageError(f"suite {name}: not a number of seconds: {error}") from None
     return Suite(
         name, path, full, quick,
         tuple(shlex.split(header.get("needs", ""))), tuple(header.get("requires", "").split()),
-        tuple(header.get("programs", "").split()),
+        tuple(header.get("programs", "").split()), revoke, crash,
     )  # fmt: skip
 
 
@@ -84,9 +94,9 @@ def names() -> list[str]:
     )
 
 
-def by_needs(chosen: list[Suite]) -> dict[tuple[str, ...], list[Suite]]:
-    """Suites that may share one boot, keyed by the daemon options they need; order is kept."""
-    groups: dict[tuple[str, ...], list[Suite]] = {}
+def by_boot(chosen: list[Suite]) -> list[list[Suite]]:
+    """Suites that share one boot, together; order is kept."""
+    groups: dict[tuple, list[Suite]] = {}
     for suite in chosen:
-        groups.setdefault(suite.needs, []).append(suite)
-    return groups
+        groups.setdefault(suite.boot, []).append(suite)
+    return list(groups.values())
