@@ -4,7 +4,7 @@
 //! where it lies. A byte that lands in another file, or at another place, cannot hide; nor can one in a file that nobody writes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -157,7 +157,9 @@ fn change(options: &Options, random: &mut Random, own: &Path) -> anyhow::Result<
 fn work(options: &Options, worker: u64) -> anyhow::Result<()> {
     let mut random = Random(worker + 1);
     let end = Instant::now() + Duration::from_secs(options.seconds);
-    let own = options.directory.join(format!("new-{worker}"));
+    // Two guests may do this in the same directory.
+    let guest = std::env::var("SUITE_GUEST_NUMBER").unwrap_or_default();
+    let own = options.directory.join(format!("new-{guest}-{worker}"));
     let mut rounds = 0_u64;
     while Instant::now() < end {
         if worker < options.writers {
@@ -195,8 +197,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     for index in 0..options.files {
         for (path, may_be_zero) in [(canary(options, index), false), (tracked(options, index), true)] {
-            let inode = fs::metadata(&path)?.ino();
-            let bytes = fs::read(&path)?;
+            let mut file = File::open(&path)?;
+            let (inode, mut bytes) = (file.metadata()?.ino(), Vec::new());
+            file.read_to_end(&mut bytes)?;
             examine(&bytes, inode, 0, may_be_zero).with_context(|| format!("{}", path.display()))?;
         }
     }
