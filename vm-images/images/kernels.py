@@ -24,7 +24,7 @@ MODULES = ("loop", "overlay", "virtio_blk", "xfs")
 OWN = {
     "extents": kbuild.Recipe(
         "kernel-extents", "x86_64", "allnoconfig", "bzImage", "arch/x86/boot/bzImage",
-        ("x86_64.config", "extents.config"), ("extents-*.patch",),
+        ("x86_64.config", "extents.config"), ("extents-7*.patch",),
     )
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from . import cache, kbuild
 
 PATCHES = ("uml-*.patch",)
-EXTENTS_PATCHES = (*PATCHES, "extents-*.patch")
+EXTENTS_PATCHES = (*PATCHES, "extents-7*.patch")
 
 
 def recipe(name: str, fragments: tuple[str, ...], patterns: tuple[str, ...]) -> kbuild.Recipe:
