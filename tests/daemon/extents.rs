@@ -6,6 +6,8 @@ use super::frontend::{Daemon, Guest, GuestConfig};
 const EXTENT_DEVICE: u32 = 4088;
 const IOMAP_BEGIN: u32 = 4094;
 const ENOSYS: i32 = 38;
+/// INIT's `FUSE_EXTENTS`, in the upper word.
+pub(super) const EXTENTS: u32 = 1 << 30;
 
 /// A guest of this minor version that offers these flags in the upper word, and what of them was agreed upon.
 pub(super) fn mount(daemon: &Daemon, minor: u32, flags2: u32) -> (Client, u32) {

@@ -21,6 +21,7 @@ mod refusals;
 mod sandbox;
 mod signals;
 mod window;
+mod window_attack;
 
 use std::ffi::OsStr;
 use std::path::Path;

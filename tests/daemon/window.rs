@@ -10,14 +10,14 @@ use super::frontend::fuse::{Body, FSYNC, ROOT, SETATTR, u32_at, u64_at};
 use super::{Daemon, Guest, GuestConfig, command, directory, exercise, extents, modes, refusal};
 
 /// A daemon with a window beside its share.
-struct Served {
-    daemon: Daemon,
+pub(super) struct Served {
+    pub(super) daemon: Daemon,
     window: PathBuf,
     _directory: tempfile::TempDir,
 }
 
 impl Served {
-    fn start(options: &[&str]) -> Self {
+    pub(super) fn start(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let window = directory.path().join("window");
         let named = ["--window-socket", window.to_str().expect("path")];
@@ -25,7 +25,7 @@ impl Served {
         Self { daemon, window, _directory: directory }
     }
 
-    fn attach(&self) -> Guest {
+    pub(super) fn attach(&self) -> Guest {
         Guest::connect(&self.window, GuestConfig { request_queues: 1, ..GuestConfig::default() })
     }
 }
@@ -105,20 +105,18 @@ fn a_front_end_of_the_window_that_misbehaves_ends_its_connection_only() {
     drop(client);
 }
 
-const OK: u8 = 0;
-const IOERR: u8 = 1;
-/// INIT's `FUSE_EXTENTS`, in the upper word.
-const EXTENTS: u32 = 1 << 30;
+pub(super) const OK: u8 = 0;
+pub(super) const IOERR: u8 = 1;
 /// Opens that write, as IOMAP_BEGIN's operation flags have it, directly.
 const DIRECT_WRITE: u32 = 0x11;
 const FATTR_SIZE: u32 = 1 << 3;
 
-fn request(kind: u32, address: u64) -> Vec<u8> {
+pub(super) fn request(kind: u32, address: u64) -> Vec<u8> {
     [&kind.to_le_bytes()[..], &[0; 4], &(address / 512).to_le_bytes()].concat()
 }
 
 /// Reads blocks from a disk.
-fn read(disk: &mut Guest, address: u64, len: usize) -> Result<Vec<u8>, u8> {
+pub(super) fn read(disk: &mut Guest, address: u64, len: usize) -> Result<Vec<u8>, u8> {
     let place = disk.ram.alloc(len as u64 + 17).next_multiple_of(16);
     disk.ram.write(place, &request(0, address));
     disk.offer(0, &[(place, 16, false), (place + 16, len as u32 + 1, true)]);
@@ -131,7 +129,7 @@ fn read(disk: &mut Guest, address: u64, len: usize) -> Result<Vec<u8>, u8> {
 }
 
 /// Writes blocks to a disk; the status.
-fn write(disk: &mut Guest, address: u64, data: &[u8]) -> u8 {
+pub(super) fn write(disk: &mut Guest, address: u64, data: &[u8]) -> u8 {
     disk.exchange(0, &[&request(1, address), data].concat(), 1)[0]
 }
 
@@ -140,7 +138,7 @@ fn write(disk: &mut Guest, address: u64, data: &[u8]) -> u8 {
 fn a_file_is_written_by_both_ways_and_cut_and_closed_under_the_disk() {
     for sandbox in modes() {
         let served = Served::start(&["--sandbox", sandbox]);
-        let (mut client, _) = extents::mount(&served.daemon, 46, EXTENTS);
+        let (mut client, _) = extents::mount(&served.daemon, 46, extents::EXTENTS);
         let mut disk = served.attach();
         let (node, fh) = client.create(ROOT, "file").expect("CREATE");
         client.write(node, fh, 0, &[1; 16384]).expect("WRITE");
