@@ -55,6 +55,11 @@ use socket::{Listening, SocketFiles, open_socket, open_window_socket};
 /// front-end may add (509), and a hundred for sockets, eventfds, rings and logs. The sum is virtiofsd's.
 pub const RESERVED_DESCRIPTORS: u64 = 509 + 100;
 
+/// The same for all front-ends: the window's, where there is one, may add as many memory regions again.
+fn reserved_descriptors(window: bool) -> u64 {
+    if window { 2 * RESERVED_DESCRIPTORS } else { RESERVED_DESCRIPTORS }
+}
+
 /// Why the daemon did not start or did not go on. The messages name the option at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -150,7 +155,10 @@ pub fn run_with(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error
 fn start(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error>) -> Result<u8, Error> {
     logging::remark(&options.notes);
     let pool = u64::try_from(options.limits.thread_pool_size.max(1)).unwrap_or(u64::MAX);
-    let descriptors = raise_nofile(options.limits.nofile, RESERVED_DESCRIPTORS.saturating_add(pool))?;
+    let descriptors = raise_nofile(
+        options.limits.nofile,
+        reserved_descriptors(options.window.is_some()).saturating_add(pool),
+    )?;
     let Listening { listener, files } = open_socket(&options.listen)?;
     let mut files = Vec::from_iter(files);
     let window = match &options.window {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::{Error, RESERVED_DESCRIPTORS, Ready, rings, window};
+use super::{Error, Ready, reserved_descriptors, rings, window};
 use crate::cli;
 use crate::fs::{self, Passthrough};
 use crate::sandbox::ShareRoot;
@@ -50,7 +50,8 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
 
 /// What the file system is told, from what the operator said and the descriptors there are.
 fn file_system_config(share: &cli::Share, descriptors: u64, window: bool) -> fs::Config {
-    let budget = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
+    let budget =
+        usize::try_from(descriptors.saturating_sub(reserved_descriptors(window))).unwrap_or(usize::MAX);
     let defaults = fs::Limits::default();
     let hot_descriptors = defaults.hot_descriptors.min(budget / 8);
     // Two descriptors each.
