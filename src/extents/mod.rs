@@ -12,6 +12,7 @@
 //! | `recent` | which regions did this thread use last? |
 //! | `room` | how much of the address space does a file get? |
 //! | `unsynced` | what was written through the window and is not durable yet? |
+//! | `volume` | which block device does the share lie on, and may a guest have it too? |
 //! | `window` | where does an address lead? |
 //!
 //! This room knows neither FUSE nor virtqueues.
@@ -23,8 +24,10 @@ mod room;
 #[cfg(test)]
 mod tests;
 mod unsynced;
+mod volume;
 mod window;
 
 pub use file::{DirectFile, HostFile};
 pub use gate::Passage;
+pub use volume::{Volume, VolumeError};
 pub use window::{Access, Fence, Identity, Region, Way, Window};
