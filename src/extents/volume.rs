@@ -13,8 +13,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, SeekFrom, StatxFlags, fstat, fstatfs, fsync, ioctl_blksszget, major, minor,
-    open, seek, statx,
+    AtFlags, FileType, Mode, OFlags, SeekFrom, StatxFlags, fstat, fstatfs, fsync, ioctl_blksszget, major,
+    minor, open, seek, statx,
 };
 use rustix::io::Errno;
 
@@ -155,12 +155,7 @@ fn check_share(share: &Path, path: &Path, wanted: (u32, u32)) -> Result<(), Volu
     let stat = statx(&root, c"", AtFlags::EMPTY_PATH, mask).map_err(failed("examine it"))?;
     let found = (stat.stx_dev_major, stat.stx_dev_minor);
     if found != wanted {
-        return Err(VolumeError::Elsewhere {
-            share: share.to_owned(),
-            found,
-            path: path.to_owned(),
-            wanted,
-        });
+        return Err(VolumeError::Elsewhere { share: share.to_owned(), found, path: path.to_owned(), wanted });
     }
     let mounts = mounts().map_err(|error| {
         failed("read /proc/self/mountinfo")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
