@@ -319,8 +319,12 @@ impl Pin {
             direction,
             offset: 0,
             len: io.size,
-            file: Arc::new(Staged { memory, write }),
-            direct: false,
+            file: Arc::new(Staged {
+                memory: DirectFile { file: memory, memory_align: 1, offset_align: 1 },
+                write,
+            }),
+            // So that nobody takes it for a file that might be in the page cache or not.
+            direct: true,
             rw_flags: 0,
             pad: false,
             passage: None,
@@ -331,7 +335,7 @@ impl Pin {
 /// The bytes of one transfer.
 #[derive(Debug)]
 struct Staged {
-    memory: OwnedFd,
+    memory: DirectFile,
     write: Option<Write>,
 }
 
@@ -345,11 +349,11 @@ struct Write {
 
 impl HostFile for Staged {
     fn buffered(&self) -> BorrowedFd<'_> {
-        self.memory.as_fd()
+        self.memory.file.as_fd()
     }
 
     fn direct(&self) -> Option<&DirectFile> {
-        None
+        Some(&self.memory)
     }
 
     fn settle(&self, moved: io::Result<usize>) -> io::Result<usize> {
@@ -359,7 +363,7 @@ impl HostFile for Staged {
         let mut done = 0;
         while done < bytes.len() {
             let rest = bytes.get_mut(done..).unwrap_or_default();
-            match pread(&self.memory, rest, u64::try_from(done).map_err(|_| Errno::IO)?)? {
+            match pread(&self.memory.file, rest, u64::try_from(done).map_err(|_| Errno::IO)?)? {
                 0 => return Err(Errno::IO.into()),
                 read => done += read,
             }
