@@ -98,7 +98,8 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         for path in self.mounted.iter().rev() {
-            run("umount", &[path.to_str().unwrap()]);
+            // Lazily: a process that another test is just starting may have copies of descriptors.
+            run("umount", &["--lazy", path.to_str().unwrap()]);
         }
         run("losetup", &["--detach", &self.device]);
     }
