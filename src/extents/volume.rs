@@ -18,7 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::Identity;
+use super::{Identity, sys};
 
 /// `f_type` of ext2, ext3 and ext4, and of XFS. Both write in place, and what FIEMAP says are addresses of the one device
 /// that the file system was mounted from.
@@ -79,6 +79,13 @@ pub enum VolumeError {
         /// Its number.
         wanted: (u32, u32),
     },
+    /// XFS reserves space for copies of shared blocks and of their neighbours, and keeps it for a while; what is written
+    /// there in the meantime moves, although nothing may be shared any more, and nothing tells of it.
+    #[error(
+        "--extent-source device: {} is on an XFS with reflink, which moves blocks; make it with mkfs.xfs -m reflink=0",
+        .0.display()
+    )]
+    Reflink(PathBuf),
     /// Data goes through the journal.
     #[error(
         "--extent-source device: {} is mounted with data=journal, which writes data a second time and later",
@@ -156,6 +163,14 @@ fn check_share(share: &Path, path: &Path, wanted: (u32, u32)) -> Result<(), Volu
     let found = (stat.stx_dev_major, stat.stx_dev_minor);
     if found != wanted {
         return Err(VolumeError::Elsewhere { share: share.to_owned(), found, path: path.to_owned(), wanted });
+    }
+    if u64::try_from(kind) == Ok(XFS) {
+        let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let directory = open(share, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let shares = directory.and_then(|directory| sys::xfs_can_share(directory.as_fd()).map_err(errno));
+        if shares.map_err(failed("learn what its file system can do"))? {
+            return Err(VolumeError::Reflink(share.to_owned()));
+        }
     }
     let mounts = mounts().map_err(|error| {
         failed("read /proc/self/mountinfo")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
