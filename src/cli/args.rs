@@ -2,7 +2,7 @@
 //!
 //! Names, values and defaults are those of virtiofsd 1.14, so that a launcher can start one in place of the other.
 //! Our own are `--queues`, `--keep-listening`, `--direct`, `--engine`, `--ring-affinity`, `--poll-us`, `--max-write`,
-//! `--readahead`, the timeouts, `--posix-lock`, `--flock`, `--extent-dialect` and those of the window. What the
+//! `--readahead`, the timeouts, `--posix-lock`, `--flock`, `--extent-dialect`, `--extent-source`, `--device` and those of the window. What the
 //! answers mean together is decided in `resolve`.
 
 use std::os::fd::RawFd;
@@ -12,8 +12,8 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use super::options::{
-    Cache, Direct, Engine, ExtentDialect, IdMap, InodeFileHandles, LogLevel, ModCaps, Negotiation,
-    SandboxMode, Seccomp,
+    Cache, Direct, Engine, ExtentDialect, ExtentSource, IdMap, InodeFileHandles, LogLevel, ModCaps,
+    Negotiation, SandboxMode, Seccomp,
 };
 use super::values;
 use super::values::{CpuList, MigrationMode, MigrationOnError};
@@ -321,7 +321,7 @@ pub(super) struct WindowArgs {
     pub(super) window_socket: Option<PathBuf>,
 
     /// Serial number of that block device, at most 20 letters, digits, '-', '_' and '.' [default: random]
-    #[arg(long, hide_short_help = true, value_name = "SERIAL", requires = "window_socket", value_parser = values::serial)]
+    #[arg(long, hide_short_help = true, value_name = "SERIAL", value_parser = values::serial)]
     pub(super) window_serial: Option<String>,
 
     /// Queues of that block device to offer, 1 to 64; the monitor decides how many it uses [default: as for --queues]
@@ -341,6 +341,25 @@ pub(super) struct WindowArgs {
         hide_possible_values = true
     )]
     pub(super) extent_dialect: ExtentDialect,
+
+    /// Which disk the guest does its direct I/O on
+    ///
+    /// file: the block device of --window-socket; device: the host's block device under the share (--device), which the
+    /// monitor gives to the guest as well. Then no daemon is between them, and the guest can read and change
+    /// everything on that device: for a volume of its own and a guest that is trusted. docs/extent-protocol.md,
+    /// "Source device", has the rules
+    #[arg(
+        long,
+        hide_short_help = true,
+        default_value = "file",
+        value_name = "file|device",
+        hide_possible_values = true
+    )]
+    pub(super) extent_source: ExtentSource,
+
+    /// The block device under the share; the guest must have it as a disk with the serial number of --window-serial
+    #[arg(long, hide_short_help = true, value_name = "PATH")]
+    pub(super) device: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

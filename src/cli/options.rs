@@ -29,6 +29,8 @@ pub struct Options {
     pub device: Device,
     /// The block device beside it, if there is to be one.
     pub window: Option<Window>,
+    /// The host's block device that the guest reaches the files on by itself, if it is to. Then there is no window.
+    pub extent_device: Option<ExtentDevice>,
     /// Remarks on the command line, to be logged once logging is up, in this order.
     pub notes: Vec<Note>,
 }
@@ -173,6 +175,15 @@ pub enum ExtentDialect {
     Private,
     /// As the RFC of fuse-iomap of May 2025 has it.
     Rfc2025,
+}
+
+/// `--extent-source`: where records of extents point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtentSource {
+    /// Into the window, which leads to the files.
+    File,
+    /// To the block device under the share, which the virtual machine monitor gives to the guest.
+    Device,
 }
 
 /// What the process gives up before it serves a guest.
@@ -324,4 +335,13 @@ pub struct Window {
     pub serial: Option<String>,
     /// `--window-queues`: how many queues to offer, 1 to 64. The front-end decides how many it uses.
     pub queues: u16,
+}
+
+/// The block device under the share, which the guest has as a disk of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtentDevice {
+    /// `--device`: where the host has it.
+    pub path: PathBuf,
+    /// `--window-serial`: the serial number that the guest's disk has, 1 to 20 bytes.
+    pub serial: String,
 }

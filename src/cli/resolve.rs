@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::args::CommandLine;
 use super::options::{
-    Cache, Device, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Note,
-    Options, Rings, Sandbox, Share, Socket, Timeouts, Window,
+    Cache, Device, ExtentDevice, ExtentSource, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps,
+    Negotiation, Nofile, Note, Options, Rings, Sandbox, Share, Socket, Timeouts, Window,
 };
 use super::values::MigrationMode;
 use super::{ParseExit, compat, unavailable};
@@ -104,6 +104,10 @@ pub(super) fn resolve(
             syslog: logging.syslog,
         },
         device: Device { tag: device.tag, queues: device.queues, keep_listening: device.keep_listening },
+        extent_device: window
+            .device
+            .zip(window.window_serial.clone())
+            .map(|(path, serial)| ExtentDevice { path, serial }),
         window: window.window_socket.map(|socket| Window {
             socket,
             serial: window.window_serial,
@@ -168,6 +172,7 @@ fn contradictions(line: &CommandLine) -> Result<(), String> {
     {
         return Err(format!("--window-socket {}: --socket-path is the same", window.display()));
     }
+    extent_source(line)?;
     if line.migration.migration_mode == MigrationMode::FileHandles {
         let unnecessary = [
             ("--migration-confirm-paths", line.migration.migration_confirm_paths),
@@ -180,4 +185,34 @@ fn contradictions(line: &CommandLine) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Where records of extents point, and what that needs and rules out.
+fn extent_source(line: &CommandLine) -> Result<(), String> {
+    let window = &line.window;
+    let by_device = window.extent_source == ExtentSource::Device;
+    let wrong = [
+        (!by_device && window.device.is_some(), "--device needs --extent-source device"),
+        (
+            !by_device && window.window_serial.is_some() && window.window_socket.is_none(),
+            "--window-serial needs --window-socket, or --extent-source device",
+        ),
+        (
+            by_device && window.window_socket.is_some(),
+            "--extent-source device cannot be used with --window-socket: the guest's disk is --device itself",
+        ),
+        (by_device && window.device.is_none(), "--extent-source device needs --device <PATH>"),
+        (
+            by_device && window.window_serial.is_none(),
+            "--extent-source device needs --window-serial <SERIAL>, that of the guest's disk",
+        ),
+        (
+            by_device && line.socket.keep_listening,
+            "--extent-source device cannot be used with --keep-listening: who disconnects may still have the disk",
+        ),
+    ];
+    match wrong.into_iter().find(|(wrong, _)| *wrong) {
+        Some((_, text)) => Err(text.to_owned()),
+        None => Ok(()),
+    }
 }

@@ -42,7 +42,8 @@ use std::sync::Arc;
 use tracing::error;
 use tracing_subscriber::util::TryInitError;
 
-use crate::cli::{InodeFileHandles, Options};
+use crate::cli::{self, InodeFileHandles, Options};
+use crate::extents::{Volume, VolumeError};
 use crate::fs;
 use crate::sandbox::limits::{LimitError, raise_nofile};
 use crate::sandbox::{self, ShareRoot, Side};
@@ -84,6 +85,9 @@ pub enum Error {
     /// No front-end can be accepted.
     #[error("cannot accept a connection on the vhost-user socket")]
     Accept(#[source] io::Error),
+    /// The guest cannot have the device under the share.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The share cannot be served.
     #[error(transparent)]
     Share(#[from] fs::Error),
@@ -116,6 +120,8 @@ pub struct Ready {
     pub listener: UnixListener,
     /// Listens for the front-end of the window, where there is one.
     pub window: Option<UnixListener>,
+    /// The device under the share, where the guest has it too.
+    pub volume: Option<Volume>,
     /// The share, in the sandbox.
     pub share: ShareRoot,
     /// How many files the process may have open.
@@ -159,6 +165,13 @@ fn start(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error>) -> R
         options.limits.nofile,
         reserved_descriptors(options.window.is_some()).saturating_add(pool),
     )?;
+    // Where both paths are the operator's, and before there is anything to remove.
+    let volume = match &options.extent_device {
+        Some(cli::ExtentDevice { path, serial }) => {
+            Some(Volume::open(path, &options.share.dir, serial.as_bytes(), options.share.readonly)?)
+        }
+        None => None,
+    };
     let Listening { listener, files } = open_socket(&options.listen)?;
     let mut files = Vec::from_iter(files);
     let window = match &options.window {
@@ -176,7 +189,7 @@ fn start(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error>) -> R
     };
     let entrance = match sandbox::split(&config)? {
         Side::Outside(child) => {
-            drop((listener, window));
+            drop((listener, window, volume));
             let code = signals::supervise(child).map_err(Error::Supervise)?;
             drop(files);
             return Ok(code);
@@ -189,7 +202,7 @@ fn start(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error>) -> R
     let files = Arc::new(files);
     let share = entrance.enter(&config)?;
     signals::end_on_signal(Arc::clone(&files)).map_err(Error::Signals)?;
-    let served = serve(Ready { listener, window, share, descriptors });
+    let served = serve(Ready { listener, window, volume, share, descriptors });
     // The signal thread has a share in them, so they would not be dropped.
     files.iter().for_each(SocketFiles::remove);
     served.map(|()| 0)

@@ -13,16 +13,23 @@ use crate::vhost::{ConnectionEnd, Device, FsDevice, serve_connection};
 
 /// Serves the share until the front-end goes away or, with `--keep-listening`, for ever.
 pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
-    let Ready { listener, window, share, descriptors } = ready;
+    let Ready { listener, window, volume, share, descriptors } = ready;
     let window = match window {
         Some(listener) => Some((listener, window::make(options)?)),
         None => None,
     };
-    let config = file_system_config(&options.share, descriptors, window.is_some());
+    let config = file_system_config(&options.share, descriptors, window.is_some() || volume.is_some());
     let ShareRoot { root, proc_self_fd } = share;
     let mut file_system = Passthrough::new(config, root, proc_self_fd)?;
     if let Some((_, window)) = &window {
         file_system = file_system.with_window(window.clone());
+    }
+    if let Some(volume) = volume {
+        let (major, minor) = volume.number();
+        info!(
+            "The guest's disk is the host's block device {major}:{minor}: it must be attached past the page cache"
+        );
+        file_system = file_system.with_volume(volume);
     }
     let device: Arc<dyn Device> =
         Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);

@@ -1,6 +1,7 @@
 //! What is a file of the host to those who move bytes?
 
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// An `O_DIRECT` descriptor of a file, and what it demands (`STATX_DIOALIGN`).
@@ -21,6 +22,15 @@ pub trait HostFile: fmt::Debug + Send + Sync {
 
     /// The file past the host's page cache, where that is to be had.
     fn direct(&self) -> Option<&DirectFile>;
+
+    /// What the descriptors stand in for is brought up to date, when so many bytes were moved and nobody was told yet.
+    /// May wait.
+    ///
+    /// # Errors
+    /// The bytes did not get where they belong; or those of `moved`.
+    fn settle(&self, moved: io::Result<usize>) -> io::Result<usize> {
+        moved
+    }
 }
 
 /// A descriptor that goes by way of the page cache.

@@ -11,7 +11,9 @@
 //! | `gate` | who is in a file just now, and how are they kept out? |
 //! | `recent` | which regions did this thread use last? |
 //! | `room` | how much of the address space does a file get? |
+//! | `sys` | the unsafe system calls |
 //! | `unsynced` | what was written through the window and is not durable yet? |
+//! | `volume` | which block device does the share lie on, and may a guest have it too? |
 //! | `window` | where does an address lead? |
 //!
 //! This room knows neither FUSE nor virtqueues.
@@ -20,11 +22,14 @@ mod file;
 mod gate;
 mod recent;
 mod room;
+mod sys;
 #[cfg(test)]
 mod tests;
 mod unsynced;
+mod volume;
 mod window;
 
 pub use file::{DirectFile, HostFile};
 pub use gate::Passage;
+pub use volume::{Volume, VolumeError};
 pub use window::{Access, Fence, Identity, Region, Way, Window};

@@ -137,7 +137,11 @@ fn truncate(fs: &Passthrough, node: NodeId, target: &Target, size: u64) -> Resul
     if i64::try_from(size).is_err() {
         return Err(Errno::FBIG);
     }
-    let _fence = fs.fence(node);
+    let _fence = if size < host_statx(target, c"", AtFlags::EMPTY_PATH, StatxFlags::SIZE)?.stx_size {
+        fs.fence_to_free(node)?
+    } else {
+        fs.fence(node)
+    };
     if let Target::Open(fd) = target {
         match ftruncate(fd, size) {
             // The open is for reading only. The guest has checked that the caller may truncate.

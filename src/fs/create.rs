@@ -184,7 +184,7 @@ fn open_existing(
         let inode = fs.node(entry.node)?;
         let path = fs.path_fd(&inode)?;
         let _credentials = credentials::assume_strictly(fs, caller, new.extensions.supplementary_group)?;
-        let _fence = flags.contains(OFlags::TRUNC).then(|| fs.fence(entry.node));
+        let _fence = flags.contains(OFlags::TRUNC).then(|| fs.fence_to_free(entry.node)).transpose()?;
         fs.reopen_path(&inode, &path, flags)
     };
     match open() {

@@ -7,6 +7,7 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 
+use super::extents::Extents;
 use super::inode::Inode;
 use super::{
     Passthrough, attr, create, directory, extents, io, ioctl, lock, lookup, open, range, remove, session,
@@ -30,6 +31,10 @@ impl FileSystem for Passthrough {
 
     fn may_wait_for_extents(&self, node: NodeId) -> bool {
         self.extents().is_some_and(|extents| extents.may_wait(node))
+    }
+
+    fn may_wait_for_names(&self) -> bool {
+        self.extents().is_some_and(Extents::is_on_device)
     }
 
     fn may_wait_for_map(&self, node: NodeId) -> bool {

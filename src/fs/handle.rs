@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
 use super::directory::Stream;
+use super::extents::Pin;
 use super::inode::Inode;
 use super::reader::Heard;
 use super::recent::{self, TableId};
@@ -35,6 +36,8 @@ pub(super) struct OpenFile {
     pub(super) heard: Option<Heard>,
     /// Past it. Opened when first wanted; `None` in it: this file cannot be opened so.
     pub(super) direct: OnceLock<Option<DirectFile>>,
+    /// How its bytes are moved, where the guest reaches them on the device too.
+    pub(super) pin: OnceLock<Arc<Pin>>,
     /// `fd` can be read.
     pub(super) readable: bool,
     /// `fd` can be written.

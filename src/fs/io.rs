@@ -33,6 +33,11 @@ pub(super) fn read(fs: &Passthrough, node: NodeId, fh: Fh, io: &IoRequest) -> Re
         return Err(Errno::BADF);
     }
     check_range(io, Errno::INVAL)?;
+    if let Some(pin) = file.pin.get()
+        && let Some(transfer) = pin.transfer(fs, &file, io, Direction::Read, 0)?
+    {
+        return Ok(transfer);
+    }
     Ok(transfer(fs, file, io, Direction::Read, 0))
 }
 
@@ -48,6 +53,11 @@ pub(super) fn write(fs: &Passthrough, node: NodeId, fh: Fh, io: &IoRequest) -> R
     check_range(io, Errno::FBIG)?;
     if io.kill_suidgid {
         open::drop_set_id(&file.fd)?;
+    }
+    if let Some(pin) = file.pin.get()
+        && let Some(transfer) = pin.transfer(fs, &file, io, Direction::Write, write_flags(fs, io))?
+    {
+        return Ok(transfer);
     }
     Ok(transfer(fs, file, io, Direction::Write, write_flags(fs, io)))
 }

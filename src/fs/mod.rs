@@ -44,7 +44,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statx};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
-use crate::extents::Window;
+use crate::extents::{Volume, Window};
 use crate::fuse::abi::{FUSE_POSIX_ACL, FUSE_SUBMOUNTS};
 use crate::fuse::{Entry, Fh, Name, NodeId, Result};
 pub use config::{
@@ -146,6 +146,13 @@ impl Passthrough {
     #[must_use]
     pub fn with_window(self, window: Arc<Window>) -> Self {
         let extents = Extents::new(window, self.config.limits.max_window_opens);
+        Self { extents: Some(extents), ..self }
+    }
+
+    /// The same share, whose files a guest may also reach on this device, which it has as a disk.
+    #[must_use]
+    pub fn with_volume(self, volume: Volume) -> Self {
+        let extents = Extents::on_device(volume, self.config.limits.max_window_opens);
         Self { extents: Some(extents), ..self }
     }
 

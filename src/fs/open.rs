@@ -45,7 +45,7 @@ pub(super) fn open(
     }
     let vacancy = fs.handles.vacancy()?;
     let descriptor = {
-        let _fence = host.contains(OFlags::TRUNC).then(|| fs.fence(node));
+        let _fence = host.contains(OFlags::TRUNC).then(|| fs.fence_to_free(node)).transpose()?;
         reader::open(fs, &inode, host)?
     };
     if kill_suidgid || truncates_for_a_user(fs, caller, host) {
@@ -217,12 +217,13 @@ fn admit(
         inode,
         fd,
         direct: OnceLock::new(),
+        pin: OnceLock::new(),
         readable: access != OFlags::WRONLY,
         writable: access != OFlags::RDONLY,
     });
     // First: a guest may guess the handle and release it before it is told.
     if let Some(extents) = fs.extents() {
-        extents.opened(&file);
+        extents.opened(&file, direct);
     }
     Opened { fh: vacancy.fill(Handle::File(file)), flags: answer }
 }

@@ -6,6 +6,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::Passthrough;
+use super::extents::Extents;
 use crate::fuse::{CopyRange, Fh, NodeId, Result};
 
 /// `FALLOC_FL_WRITE_ZEROES` of Linux 6.17.
@@ -47,7 +48,9 @@ pub(super) fn fallocate(
     if !known.contains(mode) {
         return Err(Errno::OPNOTSUPP);
     }
-    let _fence = mode.intersects(changing).then(|| fs.fence(node));
+    // Who is told that it cannot be done writes zeroes instead, which can.
+    let fence = || fs.fence_to_free(node).map_err(|_| Errno::OPNOTSUPP);
+    let _fence = mode.intersects(changing).then(fence).transpose()?;
     host_fallocate(&file.fd, mode, offset, len)
 }
 
@@ -85,6 +88,10 @@ pub(super) fn copy_file_range(fs: &Passthrough, node: NodeId, range: &CopyRange)
     let target = fs.handles.file(range.node_out, range.fh_out)?;
     if range.flags != 0 {
         return Err(Errno::INVAL);
+    }
+    // It could share blocks, or find in the page cache what is older than the guest's own writes.
+    if fs.extents().is_some_and(Extents::is_on_device) {
+        return Err(Errno::OPNOTSUPP);
     }
     let len = range.len.min(COPY_MAX);
     check_end(range.offset_in, len)?;

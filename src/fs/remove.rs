@@ -8,11 +8,12 @@ use rustix::io::Errno;
 use rustix::path::DecInt;
 
 use super::inode::STATX_MASK;
-use super::{Passthrough, lookup};
+use super::{Passthrough, extents, lookup};
 use crate::fuse::{Entry, Name, NodeId, Result};
 
 /// UNLINK.
 pub(super) fn unlink(fs: &Passthrough, parent: NodeId, name: Name<'_>) -> Result<()> {
+    let _fence = extents::fence_name(fs, parent, name)?;
     unlinkat(fs.path_fd(&fs.node(parent)?)?, name.as_c_str(), AtFlags::empty())
 }
 
@@ -33,6 +34,8 @@ pub(super) fn rename(
     let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
     let from = fs.path_fd(&fs.node(parent)?)?;
     let to = fs.path_fd(&fs.node(new_parent)?)?;
+    let replaces = !flags.intersects(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE);
+    let _fence = replaces.then(|| extents::fence_name(fs, new_parent, new_name)).transpose()?;
     renameat_with(from, name.as_c_str(), to, new_name.as_c_str(), flags)
 }
 

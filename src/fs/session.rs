@@ -34,7 +34,9 @@ pub(super) fn init(fs: &Passthrough, offered: u64) -> Result<SessionConfig> {
     let features = wanted(fs, offered)? & offered;
     fs.features.store(features, Ordering::Relaxed);
     if fs.extents.is_some() && fs.extents().is_none() {
-        tracing::info!("The guest's kernel does not ask for extents: the window stays unused");
+        tracing::info!(
+            "The guest's kernel does not ask for extents: the window, or the device, stays unused"
+        );
     }
     Ok(SessionConfig {
         features,

@@ -8,6 +8,7 @@ use rustix::fs::{OFlags, StatVfs, fdatasync, fstatvfs, syncfs as host_syncfs};
 use rustix::io::Errno;
 
 use super::Passthrough;
+use super::extents::Extents;
 use crate::fuse::{Fh, NodeId, Result, StatFs};
 
 /// FSYNC.
@@ -16,7 +17,13 @@ use crate::fuse::{Fh, NodeId, Result, StatFs};
 /// `EBADF`: no such handle; else the host's, such as `EIO` for data that was lost.
 pub(super) fn fsync(fs: &Passthrough, node: NodeId, fh: Fh, datasync: bool) -> Result<()> {
     let file = fs.handles.file(node, fh)?;
+    // What the guest wrote past the host's file system is in the device's cache, and in no time of the file.
+    let pinned = fs.extents().zip(file.pin.get());
+    if let Some((extents, pin)) = pinned {
+        extents.touch_written(node, pin);
+    }
     let outcome = sync(&file.fd, datasync);
+    let outcome = outcome.and_then(|()| pinned.map_or(Ok(()), |(extents, _)| extents.flush_device()));
     file.heard.as_ref().map_or(outcome, |heard| file.inode.write_errors.tell(heard, outcome))
 }
 
@@ -43,7 +50,8 @@ pub(super) fn syncfs(fs: &Passthrough, node: NodeId) -> Result<()> {
         Err(Errno::NXIO | Errno::LOOP) => fs.reopen(&fs.node(NodeId::ROOT)?, OFlags::RDONLY)?,
         file => file?,
     };
-    host_syncfs(file)
+    host_syncfs(file)?;
+    fs.extents().map_or(Ok(()), Extents::flush_device)
 }
 
 /// STATFS.

@@ -12,9 +12,11 @@ use crate::fuse::Result;
 /// `struct fsxattr` of `<linux/fs.h>` in the host's byte order.
 pub(super) const FSXATTR_SIZE: usize = 28;
 
-/// The head of `struct fiemap` of `<linux/fiemap.h>`, and room for one extent.
+/// Extents that one call tells at most.
+pub(super) const FIEMAP_EXTENTS: usize = 128;
+
+/// `struct fiemap` of `<linux/fiemap.h>` with room for some extents.
 #[repr(C)]
-#[derive(Default)]
 struct Fiemap {
     start: u64,
     length: u64,
@@ -22,12 +24,19 @@ struct Fiemap {
     mapped_extents: u32,
     extent_count: u32,
     reserved: u32,
-    fe_logical: u64,
-    fe_physical: u64,
-    fe_length: u64,
-    fe_reserved64: [u64; 2],
-    fe_flags: u32,
-    fe_reserved: [u32; 3],
+    extents: [RawExtent; FIEMAP_EXTENTS],
+}
+
+/// `struct fiemap_extent`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct RawExtent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved64: [u64; 2],
+    flags: u32,
+    reserved: [u32; 3],
 }
 
 /// A range of a file that has space on the device.
@@ -35,6 +44,8 @@ struct Fiemap {
 pub(super) struct FiemapExtent {
     /// First byte in the file.
     pub(super) logical: u64,
+    /// First byte on the device.
+    pub(super) physical: u64,
     /// Bytes.
     pub(super) length: u64,
     /// `FIEMAP_EXTENT_*`.
@@ -111,20 +122,51 @@ pub(super) fn set_fsxattr(file: BorrowedFd<'_>, attr: &[u8; FSXATTR_SIZE]) -> Re
     ioctl_answer(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR, attr.as_ptr()) })
 }
 
-/// `FS_IOC_FIEMAP`: the first extent that has a byte in the range.
+/// `FS_IOC_FIEMAP`: extents that have a byte in the range, in their order in the file: as many as there are, or
+/// [`FIEMAP_EXTENTS`]. With `sync` the file is written to the device first.
 ///
 /// # Errors
 /// `EOPNOTSUPP`: the host's file system does not know.
+pub(super) fn fiemap(file: BorrowedFd<'_>, start: u64, length: u64, sync: bool) -> Result<Vec<FiemapExtent>> {
+    fiemap_some(file, start, length, sync, FIEMAP_EXTENTS)
+}
+
+/// The first of them.
+///
+/// # Errors
+/// As [`fiemap`].
 pub(super) fn fiemap_first(file: BorrowedFd<'_>, start: u64, length: u64) -> Result<Option<FiemapExtent>> {
-    let mut map = Fiemap { start, length, extent_count: 1, ..Fiemap::default() };
+    fiemap_some(file, start, length, false, 1).map(|extents| extents.first().copied())
+}
+
+fn fiemap_some(
+    file: BorrowedFd<'_>,
+    start: u64,
+    length: u64,
+    sync: bool,
+    most: usize,
+) -> Result<Vec<FiemapExtent>> {
+    let mut map = Fiemap {
+        start,
+        length,
+        // FIEMAP_FLAG_SYNC.
+        flags: u32::from(sync),
+        mapped_extents: 0,
+        extent_count: u32::try_from(most.min(FIEMAP_EXTENTS)).unwrap_or(1),
+        reserved: 0,
+        extents: [RawExtent::default(); FIEMAP_EXTENTS],
+    };
     // SAFETY: the kernel reads the 32 bytes of a struct fiemap, and writes them and at most `extent_count` times the
-    // 56 bytes of a struct fiemap_extent behind them.
+    // 56 bytes of a struct fiemap_extent behind them, for which there is room.
     ioctl_answer(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, &raw mut map) })?;
-    Ok((map.mapped_extents > 0).then_some(FiemapExtent {
-        logical: map.fe_logical,
-        length: map.fe_length,
-        flags: map.fe_flags,
-    }))
+    let count = usize::try_from(map.mapped_extents).unwrap_or(0);
+    let extent = |raw: &RawExtent| FiemapExtent {
+        logical: raw.logical,
+        physical: raw.physical,
+        length: raw.length,
+        flags: raw.flags,
+    };
+    Ok(map.extents.iter().take(count).map(extent).collect())
 }
 
 fn ioctl_answer(answer: libc::c_int) -> Result<()> {

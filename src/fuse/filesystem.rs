@@ -59,6 +59,12 @@ pub trait FileSystem: Send + Sync + 'static {
         false
     }
 
+    /// Whether a name may be taken away from a file only when the guest is done with its bytes. As
+    /// [`may_wait_for_extents`](Self::may_wait_for_extents).
+    fn may_wait_for_names(&self) -> bool {
+        false
+    }
+
     /// LOOKUP.
     fn lookup(&self, caller: Caller, parent: NodeId, name: Name<'_>) -> Result<Entry>;
 

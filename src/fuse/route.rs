@@ -57,10 +57,10 @@ impl<F: FileSystem> Route<F> {
             opcode::SYMLINK => inline(ENTRY, namespace::symlink),
             opcode::MKNOD => inline(ENTRY, namespace::mknod),
             opcode::MKDIR => inline(ENTRY, namespace::mkdir),
-            opcode::UNLINK => inline(0, namespace::unlink),
+            opcode::UNLINK => either(0, names, namespace::unlink),
             opcode::RMDIR => inline(0, namespace::rmdir),
-            opcode::RENAME => inline(0, namespace::rename),
-            opcode::RENAME2 => inline(0, namespace::rename2),
+            opcode::RENAME => either(0, names, namespace::rename),
+            opcode::RENAME2 => either(0, names, namespace::rename2),
             opcode::LINK => inline(ENTRY, namespace::link),
 
             opcode::GETATTR => inline(ATTR, attributes::getattr),
@@ -70,7 +70,7 @@ impl<F: FileSystem> Route<F> {
             opcode::ACCESS => inline(0, attributes::access),
 
             opcode::OPEN => either(OPEN, open, files::open),
-            opcode::CREATE => inline(ENTRY + OPEN, files::create),
+            opcode::CREATE => either(ENTRY + OPEN, names, files::create),
             opcode::TMPFILE => inline(ENTRY + OPEN, files::tmpfile),
             opcode::READ => Self::Transfer { len: 0, start: files::read },
             opcode::WRITE => Self::Transfer { len: WRITE, start: files::write },
@@ -161,6 +161,11 @@ fn set<F: FileSystem>(fs: &F, request: &Request<'_>) -> bool {
 /// OPEN.
 fn open<F: FileSystem>(fs: &F, request: &Request<'_>) -> bool {
     past_fuse(fs, request, files::truncates)
+}
+
+/// Requests by which a file may lose a name, or its contents.
+fn names<F: FileSystem>(fs: &F, request: &Request<'_>) -> bool {
+    request.has(FUSE_EXTENTS) && fs.may_wait_for_names()
 }
 
 /// IOMAP_BEGIN.

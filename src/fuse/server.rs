@@ -150,7 +150,7 @@ impl<F: FileSystem> Server<F> {
     /// Makes the answer of a finished transfer of `moved` bytes.
     pub fn finish(&self, head: &[u8], transfer: &Transfer, moved: io::Result<usize>, answer: &mut Vec<u8>) {
         let unique = abi::InHeader::read_from_prefix(head).map_or(0, |(header, _)| header.unique);
-        reply::transferred(answer, transfer, moved, unique);
+        reply::transferred(answer, transfer, transfer.file.settle(moved), unique);
     }
 
     /// Makes the answer of a request that the transport could not carry out: a part of it cannot be

@@ -90,6 +90,7 @@ pub(crate) fn defaults() -> Options {
         log: Log { level: LogLevel::Info, syslog: false },
         device: Device { tag: None, queues: 64, keep_listening: false },
         window: None,
+        extent_device: None,
         notes: Vec::new(),
     }
 }

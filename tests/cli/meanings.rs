@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use caps::Capability;
 use extentfsd::cli::{
-    self, Cache, Command, Direct, Engine, ExtentDialect, InodeFileHandles, LogLevel, ModCaps, Negotiation,
-    Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
+    self, Cache, Command, Direct, Engine, ExtentDevice, ExtentDialect, InodeFileHandles, LogLevel, ModCaps,
+    Negotiation, Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
 };
 
 use crate::{Change, MINIMAL, assert_means, options, timeouts};
@@ -140,6 +140,10 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--window-socket w --queues 3", |o| {
         o.device.queues = 3;
         o.window = Some(Window { socket: "w".into(), serial: None, queues: 3 });
+    }),
+    ("--extent-source file", |_| ()),
+    ("--extent-source device --device /dev/vdb --window-serial a-disk.1", |o| {
+        o.extent_device = Some(ExtentDevice { path: "/dev/vdb".into(), serial: "a-disk.1".into() });
     }),
     ("--window-socket w --window-queues 2", |o| {
         o.window = Some(Window { socket: "w".into(), serial: None, queues: 2 });

@@ -58,6 +58,23 @@ fn a_wrong_line_gets_one_line_that_names_the_option() {
         ("--fd 3 --shared-dir / --cache none", "--cache"),
         ("--fd 3 --shared-dir / --cache", "--cache"),
         ("--fd 3 --shared-dir / --window-serial a", "--window-socket"),
+        ("--fd 3 --shared-dir / --extent-source block", "--extent-source"),
+        ("--fd 3 --shared-dir / --device /dev/vdb", "--device needs --extent-source device"),
+        ("--fd 3 --shared-dir / --device /dev/vdb --extent-source file", "--device needs"),
+        ("--fd 3 --shared-dir / --extent-source device --window-serial a", "needs --device <PATH>"),
+        ("--fd 3 --shared-dir / --extent-source device --device d", "needs --window-serial <SERIAL>"),
+        (
+            "--fd 3 --shared-dir / --extent-source device --device d --window-serial a --window-socket w",
+            "cannot be used with --window-socket",
+        ),
+        (
+            "--fd 3 --shared-dir / --extent-source device --device d --window-serial a --keep-listening",
+            "cannot be used with --keep-listening",
+        ),
+        (
+            "--fd 3 --shared-dir / --extent-source device --device d --window-serial a --extent-dialect rfc2025",
+            "--window-socket",
+        ),
         ("--fd 3 --shared-dir / --extent-dialect rfc2025", "--window-socket"),
         ("--fd 3 --shared-dir / --window-socket w --extent-dialect 2025", "--extent-dialect"),
         ("--fd 3 --shared-dir / --window-queues 2", "--window-socket"),

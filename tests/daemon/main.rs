@@ -10,6 +10,7 @@
 )]
 
 mod connections;
+mod device;
 mod engines;
 mod extents;
 #[path = "../frontend/mod.rs"]

@@ -95,3 +95,19 @@ fn a_cpu_that_is_not_there_is_refused() {
         assert!(!place.path().join("socket").exists(), "the socket is left");
     }
 }
+
+#[test]
+fn a_device_that_is_not_under_the_share_is_refused() {
+    let place = directory();
+    std::fs::write(place.path().join("file"), "").expect("file");
+    for (device, why) in [
+        ("/dev/null".into(), "is not a block device"),
+        (place.path().join("file"), "is not a block device"),
+        (place.path().join("missing"), "cannot open it"),
+    ] {
+        let device = device.to_str().expect("path").to_owned();
+        let options = ["--extent-source", "device", "--window-serial", "a-disk", "--device", &device];
+        let line = refusal(super::command(place.path(), &options));
+        assert!(line.starts_with(&format!("--device {device}: {why}")), "{line}");
+    }
+}

@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::pin::Pin;
 use crate::extents::Access;
 use crate::fs::handle::OpenFile;
 use crate::fuse::NodeId;
@@ -46,6 +47,8 @@ pub(super) struct State {
     /// By the address that tells one from another for as long as it is here.
     opens: HashMap<usize, Weak<OpenFile>>,
     writers: usize,
+    /// Where the file is direct and lies on a device of the guest's.
+    pub(super) pin: Option<Arc<Pin>>,
     /// The most that was given for the file and not taken back.
     pub(super) granted: Option<Access>,
     /// Somebody waits for requests of the window, or keeps them off.
@@ -91,6 +94,9 @@ impl State {
         let known = self.opens.remove(&name(file)).is_some();
         if known && file.writable {
             self.writers = self.writers.saturating_sub(1);
+        }
+        if self.opens.is_empty() {
+            self.pin = None;
         }
         known
     }
@@ -156,10 +162,14 @@ impl Files {
         self.get(node).is_some_and(|file| holds(&file.state.lock()))
     }
 
-    /// Counts an open in.
-    pub(super) fn open(&self, file: &Arc<OpenFile>) {
+    /// Counts an open in, and says whether it, and so all of them, shall have a pin.
+    pub(super) fn open(&self, file: &Arc<OpenFile>, pinned: bool) {
         let record = self.enter(file.inode.node());
         let mut state = record.state.lock();
+        if pinned {
+            let pin = state.pin.get_or_insert_default();
+            file.pin.get_or_init(|| pin.clone());
+        }
         state.opens.insert(name(file), Arc::downgrade(file));
         state.writers += usize::from(file.writable);
     }

@@ -5,14 +5,22 @@
 //! has the file open, something to write while it has it open for writing, and nothing once it has forgotten the
 //! file. And here every operation that changes what a file consists of waits first for the window's requests on it.
 //!
+//! Or the records lead to the block device under the share, which the guest has as a disk (`--extent-source device`). Then
+//! nobody is between the guest and the blocks, and nothing can be fenced. So the blocks of a file of which something
+//! was told stay that file's until its last close: what would free or move them is refused.
+//!
 //! All of it costs a mount nothing that did not agree upon extents: [`Passthrough::extents`] is the one door.
 
+mod fiemap;
 mod files;
+mod pin;
 mod report;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstat, openat, statx};
 use rustix::io::Errno;
@@ -20,14 +28,15 @@ use rustix::path::DecInt;
 
 use super::handle::OpenFile;
 use super::{Passthrough, io};
-use crate::extents::{self, Access, Region, Window};
+use crate::extents::{self, Access, Identity, Region, Volume, Window};
 use crate::fuse::abi::extents::FUSE_EXTENTS;
 use crate::fuse::abi::rfc2025::FUSE_IOMAP;
 use crate::fuse::{
-    Address, DirectFile, Extent, ExtentDevice, FileMap, HostFile, MapPurpose, MapRequest, NodeId, Place,
-    Result,
+    Address, DirectFile, Extent, ExtentDevice, FileMap, HostFile, MapPurpose, MapRequest, Name, NodeId,
+    Place, Result,
 };
 use files::{Claim, Files, State};
+pub(super) use pin::Pin;
 
 /// The number of the one device that there is.
 const DEVICE: u32 = 1;
@@ -35,11 +44,23 @@ const DEVICE: u32 = 1;
 /// An end that lies behind every position, and is a multiple of every block.
 const FAR: u64 = 1 << 63;
 
-/// The window, and which files the guest may reach through it.
+/// How often, and how long each time, a request that may not be done waits for a RELEASE that is under way: a guest
+/// sends that without waiting for it, and then the next.
+const PATIENCE: (u32, Duration) = (25, Duration::from_millis(8));
+
+/// Where the guest finds the bytes of files, and of which.
 pub(super) struct Extents {
-    window: Arc<Window>,
+    source: Source,
     files: Files,
     seats: Seats,
+}
+
+/// Where records lead.
+enum Source {
+    /// To regions of the window.
+    Window(Arc<Window>),
+    /// To blocks of the device under the share.
+    Device(Volume),
 }
 
 /// How many files the window may still have open.
@@ -49,10 +70,10 @@ struct Seats(Arc<AtomicUsize>);
 #[derive(Debug)]
 struct Seat(Arc<AtomicUsize>);
 
-/// The window's requests on a file have ended, and there are no new ones for as long as this lives.
+/// The window's requests on a file have ended, and there are no new ones for as long as this lives; nor are maps given.
 pub(super) struct Fence<'a> {
     // In this order: first requests are let in again, then maps.
-    _window: extents::Fence<'a>,
+    _window: Option<extents::Fence<'a>>,
     _claim: Claim<'a>,
 }
 
@@ -98,42 +119,125 @@ impl Passthrough {
 
     /// Keeps the window off a file while an operation changes its size, or what it consists of. May wait.
     pub(super) fn fence(&self, node: NodeId) -> Option<Fence<'_>> {
-        let Extents { window, files, .. } = self.extents()?;
+        let Extents { source, files, .. } = self.extents()?;
         let claim = files.claim(node);
-        Some(Fence { _window: window.fence(node.0), _claim: claim })
+        Some(Fence { _window: source.window().map(|window| window.fence(node.0)), _claim: claim })
+    }
+
+    /// The same for an operation after which blocks of the file may be another's, or hold something else.
+    ///
+    /// # Errors
+    /// `EBUSY`: the guest was told where they are, and has the file open yet.
+    pub(super) fn fence_to_free(&self, node: NodeId) -> Result<Option<Fence<'_>>> {
+        let Some(extents) = self.extents().filter(|extents| extents.is_on_device()) else {
+            return Ok(self.fence(node));
+        };
+        let (times, pause) = PATIENCE;
+        for _ in 0..times {
+            let claim = extents.files.claim(node);
+            if !extents.files.look(node, |state| state.granted.is_some()) {
+                return Ok(Some(Fence { _window: None, _claim: claim }));
+            }
+            drop(claim);
+            thread::sleep(pause);
+        }
+        Err(Errno::BUSY)
+    }
+}
+
+/// Keeps the file with this name, if there is one, from being told of while it may lose its last name: its blocks would be
+/// free as soon as the daemon ends, of which the guest's disk knows nothing.
+///
+/// # Errors
+/// `EBUSY`, as for [`Passthrough::fence_to_free`].
+pub(super) fn fence_name<'a>(
+    fs: &'a Passthrough,
+    parent: NodeId,
+    name: Name<'_>,
+) -> Result<Option<Fence<'a>>> {
+    if !fs.extents().is_some_and(Extents::is_on_device) {
+        return Ok(None);
+    }
+    let Ok(entry) = fs.lookup_child(&fs.node(parent)?, name) else { return Ok(None) };
+    let fence = fs.fence_to_free(entry.node);
+    fs.forget(entry.node, 1);
+    fence
+}
+
+impl Source {
+    fn window(&self) -> Option<&Window> {
+        match self {
+            Self::Window(window) => Some(window),
+            Self::Device(_) => None,
+        }
+    }
+
+    fn identity(&self) -> &Identity {
+        match self {
+            Self::Window(window) => window.identity(),
+            Self::Device(volume) => volume.identity(),
+        }
     }
 }
 
 impl Extents {
     /// No file is open. The window will have at most `max` open at a time, each with two descriptors.
     pub(super) fn new(window: Arc<Window>, max: usize) -> Self {
-        Self { window, files: Files::default(), seats: Seats(Arc::new(AtomicUsize::new(max))) }
+        Self::of(Source::Window(window), max)
     }
 
-    /// Counts an open in. Before the guest can know of it.
-    pub(super) fn opened(&self, file: &Arc<OpenFile>) {
-        self.files.open(file);
+    /// The same with the device under the share.
+    pub(super) fn on_device(volume: Volume, max: usize) -> Self {
+        Self::of(Source::Device(volume), max)
+    }
+
+    fn of(source: Source, max: usize) -> Self {
+        Self { source, files: Files::default(), seats: Seats(Arc::new(AtomicUsize::new(max))) }
+    }
+
+    /// Whether the guest has the files' blocks on a disk of its own.
+    pub(super) fn is_on_device(&self) -> bool {
+        matches!(self.source, Source::Device(_))
+    }
+
+    /// Counts an open in, of a file that is in the direct mode or not. Before the guest can know of it.
+    pub(super) fn opened(&self, file: &Arc<OpenFile>, direct: bool) {
+        self.files.open(file, direct && self.is_on_device());
     }
 
     /// Counts an open out, and ends what it was the last reason for. May wait, where the file has a region.
     pub(super) fn released(&self, file: &Arc<OpenFile>) {
         let node = file.inode.node();
-        self.files.close(file, |granted| match granted {
-            None => self.window.revoke(node.0),
-            Some(_) => self.window.end_writes(node.0),
+        self.files.close(file, |granted| match (&self.source, granted) {
+            (Source::Window(window), None) => window.revoke(node.0),
+            (Source::Window(window), Some(_)) => window.end_writes(node.0),
+            // Before anybody may be told otherwise: from here on the file may be cut.
+            (Source::Device(_), _) => {
+                if let Some(pin) = file.pin.get().filter(|_| file.writable) {
+                    pin.touch();
+                }
+            }
         });
+        if let Some(pin) = file.pin.get() {
+            pin.drop_cache();
+        }
     }
 
     /// The guest has forgotten the file, and can ask for no map of it any more. Waits only where it forgets a file
     /// that it has open, and so only for itself.
     pub(super) fn forgotten(&self, node: NodeId) {
-        self.files.forget(node, || self.window.revoke(node.0));
+        // Of a device nothing is taken back while the file is open.
+        if let Source::Window(window) = &self.source {
+            self.files.forget(node, || window.revoke(node.0));
+        }
     }
 
     /// Ends everything. The nodes of the mount must be gone already. May wait.
     pub(super) fn clear(&self) {
         self.files.clear();
-        self.window.revoke_all();
+        if let Some(window) = self.source.window() {
+            window.revoke_all();
+        }
     }
 
     /// Whether a release or a change of the file may have to wait.
@@ -143,11 +247,29 @@ impl Extents {
 
     /// Whether a map may have to.
     pub(super) fn map_may_wait(&self, node: NodeId) -> bool {
-        self.files.look(node, |state| state.claimed)
+        self.is_on_device() || self.files.look(node, |state| state.claimed)
+    }
+
+    /// Notes on the host that the guest may have written to the file.
+    pub(super) fn touch_written(&self, node: NodeId, pin: &Pin) {
+        if self.files.look(node, |state| matches!(state.granted, Some(Access::Write))) {
+            pin.touch();
+        }
+    }
+
+    /// Makes durable what the guest wrote to the device itself. May wait.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(super) fn flush_device(&self) -> Result<()> {
+        match &self.source {
+            Source::Window(_) => Ok(()),
+            Source::Device(volume) => volume.flush(),
+        }
     }
 
     fn logical_block(&self) -> u64 {
-        self.window.identity().logical_block.into()
+        self.source.identity().logical_block.into()
     }
 }
 
@@ -156,7 +278,7 @@ impl Extents {
 /// # Errors
 /// `ENOENT`: there is one device. `ENOSYS`: there is none.
 pub(super) fn device(fs: &Passthrough, index: u32) -> Result<ExtentDevice> {
-    let identity = fs.extents().ok_or(Errno::NOSYS)?.window.identity();
+    let identity = fs.extents().ok_or(Errno::NOSYS)?.source.identity();
     if index != 0 {
         return Err(Errno::NOENT);
     }
@@ -184,60 +306,127 @@ pub(super) fn map(fs: &Passthrough, node: NodeId, request: &MapRequest) -> Resul
     fs.node(node)?;
     let open = state.any().ok_or(Errno::BADF)?;
     let size = u64::try_from(fstat(&open.fd)?.st_size).map_err(|_| Errno::IO)?;
-    let region = match request.purpose {
-        MapPurpose::Report => extents.window.granted(node.0, request.position),
-        MapPurpose::Change => None,
-        MapPurpose::Read => extents.grant(fs, &mut state, &open, size, request.position, Access::Read),
-        MapPurpose::Write => extents.grant(fs, &mut state, &open, size, request.position, Access::Write),
-    };
-    let read = match (request.purpose, region) {
-        (MapPurpose::Report, region) => {
-            report::extent(open.fd.as_fd(), size, request.position, extents.logical_block(), region)
-        }
-        (_, Some(Region { offset, length, address, .. })) => {
-            Extent { offset, length, place: Place::Mapped(Some(Address { device: DEVICE, byte: address })) }
-        }
-        // The rest of the file, but for what it has a region for already.
-        (MapPurpose::Read | MapPurpose::Write, None) => {
-            let known = extents.window.granted(node.0, 0);
-            let offset = known.map_or(0, |region| region.offset.saturating_add(region.length));
-            Extent { offset, length: FAR - offset, place: Place::Fuse }
-        }
-        (MapPurpose::Change, None) => {
-            let block = extents.logical_block();
-            let offset = request.position - request.position % block;
-            let end = (request.position + request.count).next_multiple_of(block);
-            Extent { offset, length: end - offset, place: Place::Fuse }
-        }
-    };
-    let writes = region.is_some_and(|region| matches!(region.access, Access::Write));
-    let place = if writes && request.purpose != MapPurpose::Report { Place::Overwrite } else { Place::Fuse };
-    Ok(FileMap { read, write: Extent { place, ..read }, size })
+    match &extents.source {
+        Source::Window(window) => extents.map_in_window(fs, window, &mut state, &open, size, node, request),
+        Source::Device(volume) => extents.map_on_device(fs, volume, &mut state, &open, size, request),
+    }
+}
+
+/// What a request is answered where it is for a change, which only the file system can make.
+fn changed(request: &MapRequest, block: u64) -> Extent {
+    let offset = request.position - request.position % block;
+    let end = (request.position + request.count).next_multiple_of(block);
+    Extent { offset, length: end - offset, place: Place::Fuse }
 }
 
 impl Extents {
+    #[expect(clippy::too_many_arguments, reason = "all that the one caller has locked and asked")]
+    fn map_in_window(
+        &self,
+        fs: &Passthrough,
+        window: &Window,
+        state: &mut State,
+        open: &OpenFile,
+        size: u64,
+        node: NodeId,
+        request: &MapRequest,
+    ) -> Result<FileMap> {
+        let region = match request.purpose {
+            MapPurpose::Report => window.granted(node.0, request.position),
+            MapPurpose::Change => None,
+            MapPurpose::Read => self.grant(fs, window, state, open, size, request.position, Access::Read),
+            MapPurpose::Write => self.grant(fs, window, state, open, size, request.position, Access::Write),
+        };
+        let read = match (request.purpose, region) {
+            (MapPurpose::Report, region) => {
+                report::extent(open.fd.as_fd(), size, request.position, self.logical_block(), region)
+            }
+            (_, Some(Region { offset, length, address, .. })) => Extent {
+                offset,
+                length,
+                place: Place::Mapped(Some(Address { device: DEVICE, byte: address })),
+            },
+            // The rest of the file, but for what it has a region for already.
+            (MapPurpose::Read | MapPurpose::Write, None) => {
+                let known = window.granted(node.0, 0);
+                let offset = known.map_or(0, |region| region.offset.saturating_add(region.length));
+                Extent { offset, length: FAR - offset, place: Place::Fuse }
+            }
+            (MapPurpose::Change, None) => changed(request, self.logical_block()),
+        };
+        let writes = region.is_some_and(|region| matches!(region.access, Access::Write));
+        let place =
+            if writes && request.purpose != MapPurpose::Report { Place::Overwrite } else { Place::Fuse };
+        Ok(FileMap { read, write: Extent { place, ..read }, size })
+    }
+
+    /// Tells blocks of the file, where it is one whose blocks may be told. They then stay where they are until the file's
+    /// last close.
+    fn map_on_device(
+        &self,
+        fs: &Passthrough,
+        volume: &Volume,
+        state: &mut State,
+        open: &OpenFile,
+        size: u64,
+        request: &MapRequest,
+    ) -> Result<FileMap> {
+        let by_fuse = |read: Extent| FileMap { read, write: Extent { place: Place::Fuse, ..read }, size };
+        let wants_to_write = match request.purpose {
+            MapPurpose::Report => {
+                // Without addresses: nothing is told for good here.
+                let read =
+                    report::extent(open.fd.as_fd(), size, request.position, self.logical_block(), None);
+                return Ok(by_fuse(read));
+            }
+            MapPurpose::Change => return Ok(by_fuse(changed(request, self.logical_block()))),
+            MapPurpose::Read => false,
+            MapPurpose::Write => true,
+        };
+        let never = by_fuse(Extent { offset: 0, length: FAR, place: Place::Fuse });
+        let Some(pin) = state.pin.clone() else { return Ok(never) };
+        let Some(run) = pin.find(fs, &self.seats, volume, open, request.position)? else { return Ok(never) };
+        let fiemap::Run { offset, length, address } = run;
+        let Some(byte) = address else {
+            return Ok(by_fuse(Extent { offset, length, place: Place::Fuse }));
+        };
+        let read = Extent { offset, length, place: Place::Mapped(Some(Address { device: DEVICE, byte })) };
+        let read_only = fs.config.read_only || volume.identity().read_only;
+        if !wants_to_write || read_only || !state.has_writer() || !pin.writes_only_bytes() {
+            state.grant(Access::Read);
+            return Ok(by_fuse(read));
+        }
+        if !matches!(state.granted, Some(Access::Write)) {
+            pin.touch();
+        }
+        state.grant(Access::Write);
+        Ok(FileMap { read, write: Extent { place: Place::Overwrite, ..read }, size })
+    }
+
     /// The region of the file at this position, with no less access than is wanted where that may be; none where the
     /// window has no room, or the host does not open the file.
+    #[expect(clippy::too_many_arguments, reason = "all that the caller has locked and asked")]
     fn grant(
         &self,
         fs: &Passthrough,
+        window: &Window,
         state: &mut State,
         open: &OpenFile,
         size: u64,
         position: u64,
         wanted: Access,
     ) -> Option<Region> {
-        let may_write = state.has_writer() && !fs.config.read_only && !self.window.identity().read_only;
+        let may_write = state.has_writer() && !fs.config.read_only && !window.identity().read_only;
         let writes = matches!(wanted, Access::Write) && may_write;
         let enough = |region: &Region| !writes || matches!(region.access, Access::Write);
         let mut give = |access| {
             let file = self.open(fs, open, access).ok()?;
-            let region = self.window.grant(open.inode.node().0, &file, size, position, access)?;
+            let region = window.grant(open.inode.node().0, &file, size, position, access)?;
             state.grant(access);
             Some(region)
         };
         // Reads by a descriptor of their own, so that they outlast the writes.
-        let region = self.window.granted(open.inode.node().0, position).or_else(|| give(Access::Read));
+        let region = window.granted(open.inode.node().0, position).or_else(|| give(Access::Read));
         if region.as_ref().is_some_and(enough) || !writes {
             return region;
         }

@@ -9,13 +9,11 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
+use super::fiemap::UNWRITTEN;
 use super::{DEVICE, FAR};
 use crate::extents::Region;
 use crate::fs::sys_io::{self, FiemapExtent};
 use crate::fuse::{Address, Extent, Place};
-
-/// `FIEMAP_EXTENT_UNWRITTEN` of `<linux/fiemap.h>`.
-const UNWRITTEN: u32 = 0x800;
 
 /// What a range holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,7 +66,7 @@ fn find(file: BorrowedFd<'_>, size: u64, position: u64, block: u64) -> (u64, u64
         return (start, up(hole.max(position + 1)), Content::Data);
     }
     match sys_io::fiemap_first(file, position, hole_end - position) {
-        Ok(Some(FiemapExtent { logical, length, flags })) if flags & UNWRITTEN != 0 => {
+        Ok(Some(FiemapExtent { logical, length, flags, .. })) if flags & UNWRITTEN != 0 => {
             let (from, to) = (down(logical), down(logical.saturating_add(length)));
             if from > position {
                 (start, from.min(hole_end), Content::Hole)

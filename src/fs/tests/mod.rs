@@ -1,6 +1,7 @@
 //! The file system on a temporary directory.
 
 mod credentials;
+mod device;
 mod extents;
 mod extras;
 pub(in crate::fs) mod files;

@@ -1,0 +1,505 @@
+//! May a guest have the blocks of this file, and are they the right ones?
+//!
+//! On file systems of their own, in files behind loop devices. Where this process may not make them, or a program is
+//! missing, the test says so and ends.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, fadvise, fallocate, open};
+use rustix::io::{Errno, pread, pwrite};
+
+use super::files::bits;
+use crate::extents::{Volume, VolumeError};
+use crate::fs::{Config, Passthrough};
+use crate::fuse::abi::FUSE_POSIX_ACL;
+use crate::fuse::*;
+
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 400 * MIB;
+
+/// A program's first line of output; none where it fails.
+fn run(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// A file system of its own.
+struct Disk {
+    place: tempfile::TempDir,
+    device: String,
+    mounted: Vec<PathBuf>,
+}
+
+impl Disk {
+    fn new(make: &[&str]) -> Option<Self> {
+        let place = tempfile::tempdir_in("/var/tmp").unwrap();
+        let image = place.path().join("image");
+        File::create(&image).unwrap().set_len(SIZE).unwrap();
+        let made = run("losetup", &["--find", "--show", image.to_str().unwrap()]).map(|device| {
+            let mut disk = Self { place, device, mounted: Vec::new() };
+            let (program, options) = make.split_first().unwrap();
+            let args: Vec<&str> = options.iter().copied().chain([disk.device.as_str()]).collect();
+            run(program, &args)?;
+            let root = disk.root();
+            fs::create_dir(&root).unwrap();
+            run("mount", &[&disk.device, root.to_str().unwrap()])?;
+            disk.mounted.push(root);
+            Some(disk)
+        });
+        let made = made.flatten();
+        if made.is_none() {
+            eprintln!("skipped: {make:?} on a loop device is not to be had here");
+        }
+        made
+    }
+
+    fn ext4() -> Option<Self> {
+        Self::new(&["mkfs.ext4", "-q", "-F"])
+    }
+
+    fn xfs() -> Option<Self> {
+        Self::new(&["mkfs.xfs", "-q", "-f", "-m", "reflink=0,rmapbt=0"])
+    }
+
+    /// Both kinds that may be shared.
+    fn both() -> Vec<Self> {
+        [Self::ext4(), Self::xfs()].into_iter().flatten().collect()
+    }
+
+    fn root(&self) -> PathBuf {
+        self.place.path().join("root")
+    }
+
+    fn mount(&mut self, args: &[&str], on: &Path) -> bool {
+        fs::create_dir_all(on).unwrap();
+        let args: Vec<&str> = args.iter().copied().chain([on.to_str().unwrap()]).collect();
+        let mounted = run("mount", &args).is_some();
+        if mounted {
+            self.mounted.push(on.to_owned());
+        }
+        mounted
+    }
+
+    fn volume(&self) -> std::result::Result<Volume, VolumeError> {
+        Volume::open(Path::new(&self.device), &self.root(), b"a-disk", false)
+    }
+
+    fn block(&self) -> File {
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&self.device).unwrap()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for path in self.mounted.iter().rev() {
+            // Lazily: a process that another test is just starting may have copies of descriptors.
+            run("umount", &["--lazy", path.to_str().unwrap()]);
+        }
+        run("losetup", &["--detach", &self.device]);
+    }
+}
+
+/// A share on such a disk, mounted by a guest that has the disk.
+struct Share {
+    fs: Passthrough,
+    disk: Disk,
+}
+
+impl Share {
+    fn new(disk: Disk) -> Self {
+        let directory = |path: &Path| open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let root = directory(&disk.root());
+        let fs = Passthrough::new(Config::default(), root, directory(Path::new("/proc/self/fd"))).unwrap();
+        let fs = fs.with_volume(disk.volume().unwrap());
+        fs.init(!FUSE_POSIX_ACL).unwrap();
+        Self { fs, disk }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.disk.root().join(name)
+    }
+
+    fn look_up(&self, name: &str) -> NodeId {
+        let name = std::ffi::CString::new(name).unwrap();
+        self.fs.lookup(Caller::default(), NodeId::ROOT, Name::new(&name).unwrap()).unwrap().node
+    }
+
+    fn file(&self, name: &str, contents: &[u8]) -> NodeId {
+        fs::write(self.path(name), contents).unwrap();
+        self.look_up(name)
+    }
+
+    fn open(&self, node: NodeId, flags: i32) -> Result<Fh> {
+        self.fs.open(Caller::default(), node, bits(flags), false).map(|opened| opened.fh)
+    }
+
+    fn open_direct(&self, node: NodeId) -> Fh {
+        self.open(node, libc::O_RDWR | libc::O_DIRECT).unwrap()
+    }
+
+    fn release(&self, node: NodeId, fh: Fh) {
+        self.fs.release(node, &Release { fh, lock_owner: None, flock_unlock: false }).unwrap();
+    }
+
+    fn ask(&self, node: NodeId, purpose: MapPurpose, position: u64) -> FileMap {
+        let map = self.fs.map(node, &MapRequest { purpose, position, count: 1 }).unwrap();
+        assert_eq!((map.read.offset, map.read.length), (map.write.offset, map.write.length));
+        assert!(map.read.offset <= position && position < map.read.offset + map.read.length, "{map:?}");
+        map
+    }
+
+    /// The device's address of a position that may be overwritten there.
+    fn address(&self, node: NodeId, position: u64) -> Option<u64> {
+        let map = self.ask(node, MapPurpose::Write, position);
+        match (map.read.place, map.write.place) {
+            (Place::Mapped(Some(Address { device: 1, byte })), Place::Overwrite) => {
+                Some(byte + position - map.read.offset)
+            }
+            (Place::Fuse, Place::Fuse) => None,
+            places => panic!("{places:?}"),
+        }
+    }
+
+    /// As the ring does it.
+    fn write(&self, node: NodeId, fh: Fh, offset: u64, bytes: &[u8], flags: i32) -> io::Result<usize> {
+        let transfer = self.fs.write(Caller::default(), node, fh, &request(offset, bytes.len(), flags))?;
+        let moved = pwrite(transfer.file.buffered(), bytes, transfer.offset).map_err(io::Error::from);
+        transfer.file.settle(moved)
+    }
+
+    fn read(&self, node: NodeId, fh: Fh, offset: u64, len: usize) -> Vec<u8> {
+        let transfer = self.fs.read(node, fh, &request(offset, len, 0)).unwrap();
+        let mut bytes = vec![0; len];
+        let read = pread(transfer.file.buffered(), &mut bytes, transfer.offset).unwrap();
+        bytes.truncate(transfer.file.settle(Ok(read)).unwrap());
+        bytes
+    }
+
+    fn size(&self, node: NodeId, size: u64) -> Result<u64> {
+        let set = SetAttr { size: Some(size), ..SetAttr::default() };
+        self.fs.setattr(Caller::default(), node, &set).map(|reply| reply.attr.size)
+    }
+
+    /// Writes on the guest's disk.
+    fn on_device(&self, address: u64, byte: u8) {
+        let block = Block([byte; 4096]);
+        self.disk.block().write_all_at(&block.0, address).unwrap();
+    }
+
+    /// Reads the file as a host's program does, with nothing in the cache.
+    fn on_host(&self, name: &str) -> Vec<u8> {
+        let file = File::open(self.path(name)).unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        fs::read(self.path(name)).unwrap()
+    }
+}
+
+#[repr(align(4096))]
+struct Block([u8; 4096]);
+
+fn request(offset: u64, len: usize, flags: i32) -> IoRequest {
+    let size = u32::try_from(len).unwrap();
+    IoRequest { offset, size, open_flags: bits(flags), from_cache: false, kill_suidgid: false }
+}
+
+fn name(name: &std::ffi::CStr) -> Name<'_> {
+    Name::new(name).unwrap()
+}
+
+#[test]
+fn what_is_written_on_the_device_is_in_the_file() {
+    for disk in Disk::both() {
+        let share = Share::new(disk);
+        let contents: Vec<u8> = (0..40_000_u32).map(|at| at.to_le_bytes()[1]).collect();
+        let node = share.file("a", &contents);
+        let device = share.fs.extent_device(0).unwrap();
+        assert_eq!((device.size, device.logical_block, device.number), (SIZE, 512, 1));
+        assert_eq!(&device.serial, b"a-disk\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+
+        let fh = share.open_direct(node);
+        let address = share.address(node, 8192).unwrap();
+        let mut block = Block([0; 4096]);
+        pread(share.disk.block(), &mut block.0, address).unwrap();
+        assert!(
+            block.0[..] == contents[8192..12_288],
+            "the file's bytes are on the device, and at that address"
+        );
+
+        share.on_device(address, 7);
+        assert_eq!(share.read(node, fh, 8000, 5000)[192..4288], [7; 4096], "by FUSE, at no block's boundary");
+        assert_eq!(share.read(node, fh, 39_990, 100), contents[39_990..]);
+        assert!(share.read(node, fh, 40_000, 100).is_empty());
+        share.fs.fsync(node, fh, true).unwrap();
+        let mut expected = contents.clone();
+        expected[8192..12_288].fill(7);
+        assert!(share.on_host("a") == expected);
+
+        // Beside what the guest writes on the device, within one block of the file system.
+        assert_eq!(share.write(node, fh, 8190, &[9; 300], 0).unwrap(), 300);
+        expected[8190..8490].fill(9);
+        let half = Block([3; 4096]);
+        share.disk.block().write_all_at(&half.0[..512], address + 512).unwrap();
+        expected[8704..9216].fill(3);
+        // Over the end, with the part before it told; and an append.
+        assert_eq!(share.write(node, fh, 30_001, &[5; 20_000], 0).unwrap(), 20_000);
+        expected.resize(50_001, 0);
+        expected[30_001..].fill(5);
+        let append = libc::O_APPEND | libc::O_RDWR;
+        assert_eq!(share.write(node, fh, 0, b"end", append).unwrap(), 3);
+        expected.extend(b"end");
+        assert!(share.read(node, fh, 0, 60_000) == expected);
+        assert!(share.address(node, 36_864).is_some(), "what was added is told next time");
+        share.release(node, fh);
+        assert!(fs::read(share.path("a")).unwrap() == expected, "nothing older is cached after the release");
+    }
+}
+
+#[test]
+fn only_written_blocks_before_the_end_are_told() {
+    for disk in Disk::both() {
+        let share = Share::new(disk);
+        let node = share.file("a", &[1; 100_000]);
+        let file = OpenOptions::new().read(true).write(true).open(share.path("a")).unwrap();
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 8192, 4096).unwrap();
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 16_384, 4096).unwrap();
+        fallocate(&file, FallocateFlags::empty(), 16_384, 4096).unwrap();
+        fallocate(&file, FallocateFlags::KEEP_SIZE, 200_000, 100_000).unwrap();
+        drop(file);
+        let fh = share.open_direct(node);
+        for (position, told) in [
+            (0, true),
+            (8191, true),
+            (8192, false),
+            (12_288, true),
+            (16_384, false),
+            (20_479, false),
+            (20_480, true),
+            (98_303, true),
+            (98_304, false),
+            (99_999, false),
+            (250_000, false),
+        ] {
+            assert_eq!(share.address(node, position).is_some(), told, "{position}");
+        }
+        // Once it is written it is told.
+        share.write(node, fh, 16_384, &[2; 4096], 0).unwrap();
+        let address = share.address(node, 16_384).unwrap();
+        share.on_device(address, 3);
+        assert_eq!(share.read(node, fh, 16_384, 4096), [3; 4096]);
+        let map = share.ask(node, MapPurpose::Report, 0);
+        assert_eq!(map.read.place, Place::Mapped(None), "a report gives no address");
+        assert_eq!(share.ask(node, MapPurpose::Change, 0).read.place, Place::Fuse);
+    }
+}
+
+/// Not even where nothing is shared any more: around a block that was, XFS moves what is written for some time.
+#[test]
+fn a_volume_whose_files_can_share_blocks_is_refused() {
+    let Some(disk) = Disk::new(&["mkfs.xfs", "-q", "-f", "-m", "reflink=1"]) else { return };
+    assert!(matches!(disk.volume(), Err(VolumeError::Reflink(_))));
+}
+
+#[test]
+fn nothing_is_copied_behind_the_guest_s_back() {
+    for disk in Disk::both() {
+        let share = Share::new(disk);
+        let [a, b] = [share.file("a", &[1; 100_000]), share.file("b", b"")];
+        let [fh_in, fh_out] = [share.open_direct(a), share.open_direct(b)];
+        let copy =
+            CopyRange { fh_in, offset_in: 0, node_out: b, fh_out, offset_out: 0, len: 65_536, flags: 0 };
+        assert_eq!(share.fs.copy_file_range(a, &copy), Err(Errno::OPNOTSUPP));
+    }
+}
+
+#[test]
+fn blocks_that_were_told_are_not_freed_before_the_last_close() {
+    for disk in Disk::both() {
+        let share = Share::new(disk);
+        let node = share.file("a", &[1; 100_000]);
+        share.file("b", b"");
+        let fh = share.open_direct(node);
+        let second = share.open(node, libc::O_RDONLY).unwrap();
+        assert_eq!(share.size(node, 90_000), Ok(90_000), "nothing is told yet");
+        let address = share.address(node, 0).unwrap();
+
+        assert_eq!(share.size(node, 5), Err(Errno::BUSY));
+        assert_eq!(share.open(node, libc::O_RDWR | libc::O_TRUNC), Err(Errno::BUSY));
+        let create = |name| {
+            let flags = bits(libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC);
+            share.fs.create(Caller::default(), NodeId::ROOT, name, flags, &NewFile::default()).map(drop)
+        };
+        assert_eq!(create(name(c"a")), Err(Errno::BUSY));
+        for mode in [
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            FallocateFlags::ZERO_RANGE,
+            FallocateFlags::COLLAPSE_RANGE,
+            FallocateFlags::INSERT_RANGE,
+        ] {
+            assert_eq!(share.fs.fallocate(node, fh, 0, 4096, mode.bits()), Err(Errno::OPNOTSUPP), "{mode:?}");
+        }
+        assert_eq!(share.fs.unlink(NodeId::ROOT, name(c"a")), Err(Errno::BUSY));
+        let over = |flags| {
+            let (old, new) = (name(c"b"), name(c"a"));
+            share.fs.rename(Caller::default(), NodeId::ROOT, old, NodeId::ROOT, new, flags)
+        };
+        assert_eq!(over(0), Err(Errno::BUSY));
+        // What frees nothing is done.
+        assert_eq!(share.size(node, 100_001), Ok(100_001));
+        assert_eq!(share.fs.fallocate(node, fh, 100_001, 4096, 0), Ok(()));
+        assert_eq!(share.address(node, 0), Some(address));
+
+        share.release(node, fh);
+        assert_eq!(share.size(node, 5), Err(Errno::BUSY), "a reader may have it yet");
+        share.release(node, second);
+        assert_eq!(share.size(node, 5), Ok(5));
+        assert_eq!(over(0), Ok(()));
+        assert_eq!(share.fs.unlink(NodeId::ROOT, name(c"a")), Ok(()));
+    }
+}
+
+#[test]
+fn a_request_that_comes_before_a_release_waits_for_it() {
+    let Some(disk) = Disk::ext4() else { return };
+    let share = Share::new(disk);
+    let node = share.file("a", &[1; 100_000]);
+    let fh = share.open_direct(node);
+    share.address(node, 0).unwrap();
+    std::thread::scope(|scope| {
+        let cut = scope.spawn(|| share.size(node, 5));
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        share.release(node, fh);
+        assert_eq!(cut.join().unwrap(), Ok(5));
+    });
+}
+
+#[test]
+fn files_that_are_cached_or_have_no_name_are_not_told() {
+    for disk in Disk::both() {
+        let share = Share::new(disk);
+        let node = share.file("a", &[1; 100_000]);
+        let cached = share.open(node, libc::O_RDWR).unwrap();
+        let direct = share.open_direct(node);
+        assert_eq!(share.address(node, 0), None, "the first open made it cached");
+        assert_eq!(share.size(node, 90_000), Ok(90_000));
+        share.release(node, cached);
+        share.release(node, direct);
+        let direct = share.open_direct(node);
+        share.fs.unlink(NodeId::ROOT, name(c"a")).unwrap();
+        assert_eq!(share.address(node, 0), None);
+        assert_eq!(share.read(node, direct, 0, 10), [1; 10]);
+    }
+}
+
+#[test]
+fn what_a_grant_is_for_follows_the_opens() {
+    let Some(disk) = Disk::ext4() else { return };
+    let share = Share::new(disk);
+    let node = share.file("a", &[1; 100_000]);
+    let reader = share.open(node, libc::O_RDONLY | libc::O_DIRECT).unwrap();
+    let map = share.ask(node, MapPurpose::Write, 0);
+    assert!(matches!(map.read.place, Place::Mapped(Some(_))) && map.write.place == Place::Fuse);
+    let writer = share.open_direct(node);
+    assert!(share.address(node, 0).is_some());
+    share.release(node, writer);
+    share.release(node, reader);
+    // A write that would have to clear bits takes FUSE.
+    run("chmod", &["u+s", share.path("a").to_str().unwrap()]).unwrap();
+    share.open_direct(node);
+    assert_eq!(share.ask(node, MapPurpose::Write, 0).write.place, Place::Fuse);
+}
+
+#[test]
+fn a_share_elsewhere_is_refused() {
+    let Some(mut disk) = Disk::ext4() else { return };
+    assert!(disk.volume().is_ok());
+    let device = disk.device.clone();
+    let refusal = |share: &Path| Volume::open(Path::new(&device), share, b"a", false).unwrap_err();
+    let elsewhere = refusal(Path::new("/var/tmp"));
+    assert!(matches!(elsewhere, VolumeError::Elsewhere { .. } | VolumeError::FileSystem(_)), "{elsewhere}");
+    assert!(matches!(refusal(Path::new("/proc")), VolumeError::FileSystem(_)));
+    assert!(matches!(refusal(&disk.place.path().join("image")), VolumeError::Share { .. }));
+
+    if let Some(other) = Disk::xfs() {
+        let line = refusal(&other.root()).to_string();
+        assert!(
+            line.starts_with("--extent-source device: ") && line.contains("and not on /dev/loop"),
+            "{line}"
+        );
+    }
+    if let Some(btrfs) = Disk::new(&["mkfs.btrfs", "-q", "-f"]) {
+        assert!(matches!(btrfs.volume(), Err(VolumeError::FileSystem(_))));
+    }
+    let root = disk.root();
+    for directory in ["lower", "upper", "work", "below"] {
+        fs::create_dir(root.join(directory)).unwrap();
+    }
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| root.join(name));
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let over = disk.place.path().join("over");
+    if disk.mount(&["-t", "overlay", "overlay", "-o", &options], &over) {
+        assert!(matches!(refusal(&over), VolumeError::FileSystem(_)));
+    } else {
+        eprintln!("skipped: overlayfs is not to be had here");
+    }
+    assert!(disk.volume().is_ok(), "a mount beside the share");
+    let below = root.join("below");
+    assert!(disk.mount(&["--bind", lower.to_str().unwrap()], &below));
+    assert!(matches!(disk.volume(), Err(VolumeError::Submount(path)) if path == below));
+}
+
+#[test]
+fn the_device_around_the_volume_is_refused() {
+    // Another block device with the same bytes, as a disk has those of its partitions.
+    let Some(disk) = Disk::ext4() else { return };
+    let around = run("losetup", &["--find", "--show", &disk.device]).expect("loop device");
+    let found = Volume::open(Path::new(&around), &disk.root(), b"a", false);
+    run("losetup", &["--detach", &around]);
+    assert!(matches!(found, Err(VolumeError::Elsewhere { .. })), "{found:?}");
+}
+
+#[test]
+fn a_volume_that_journals_data_is_refused() {
+    let Some(mut disk) = Disk::ext4() else { return };
+    let root = disk.root();
+    run("umount", &[root.to_str().unwrap()]).unwrap();
+    disk.mounted.clear();
+    let device = disk.device.clone();
+    assert!(disk.mount(&["-o", "data=journal", &device], &root));
+    assert!(matches!(disk.volume(), Err(VolumeError::Journal(_))));
+}
+
+#[test]
+fn a_file_that_journals_its_data_is_not_told() {
+    let Some(disk) = Disk::ext4() else { return };
+    let share = Share::new(disk);
+    let node = share.file("a", &[1; 100_000]);
+    if run("chattr", &["+j", share.path("a").to_str().unwrap()]).is_none() {
+        return eprintln!("skipped: chattr +j is not to be had here");
+    }
+    share.open_direct(node);
+    assert_eq!(share.address(node, 0), None);
+}
+
+#[test]
+fn a_dirty_page_is_written_before_its_block_is_told() {
+    for disk in Disk::both() {
+        let share = Share::new(disk);
+        let node = share.file("a", &[1; 8192]);
+        let mut host = OpenOptions::new().append(true).open(share.path("a")).unwrap();
+        host.write_all(&[2; 8192]).unwrap();
+        let fh = share.open_direct(node);
+        let address = share.address(node, 8192).unwrap();
+        share.on_device(address, 3);
+        host.sync_all().unwrap();
+        assert_eq!(share.read(node, fh, 8192, 4096), [3; 4096]);
+        assert_eq!(share.on_host("a")[8192..12_288], [3; 4096]);
+        assert!(host.as_fd().try_clone_to_owned().is_ok());
+    }
+}
