@@ -15,15 +15,17 @@ use tracing::{error, info};
 use super::socket::SocketFiles;
 use super::sys::{Signals, exit_now, report_children};
 
+/// All that some thread waits for.
+const OBEYED: [c_int; 5] = [SIGTERM, SIGHUP, SIGINT, SIGUSR1, SIGCHLD];
 const ENDING: [c_int; 3] = [SIGTERM, SIGHUP, SIGINT];
 
 /// The exit code after a signal, virtiofsd's.
 const EXIT_CODE: u8 = 1;
 
-/// Blocks the signals that end the daemon. To be called before any thread or child exists.
+/// Blocks the signals that the daemon obeys. To be called before any thread or child exists.
 pub(super) fn block() -> io::Result<()> {
     report_children();
-    Signals::new(&[SIGTERM, SIGHUP, SIGINT, SIGUSR1, SIGCHLD]).block()
+    Signals::new(&OBEYED).block()
 }
 
 /// Starts the thread that ends this process at once when told to, after removing `files`.
@@ -53,7 +55,7 @@ pub(super) fn on_user_signal(act: impl Fn() + Send + 'static) -> io::Result<()> 
 
 /// Waits for the serving process to end, passing signals on to it, and returns its exit code.
 pub(super) fn supervise(child: Pid) -> io::Result<u8> {
-    let signals = Signals::new(&[SIGTERM, SIGHUP, SIGINT, SIGUSR1, SIGCHLD]);
+    let signals = Signals::new(&OBEYED);
     loop {
         match waitpid(Some(child), WaitOptions::NOHANG) {
             Ok(Some((_, status))) if status.exited() || status.signaled() => return Ok(exit_code(status)),

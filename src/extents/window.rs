@@ -270,11 +270,6 @@ impl Window {
         Some(Region { offset: 0, length: place.length, address: place.address, access: granted.access() })
     }
 
-    /// Whether the file has any region, so that ending its grant may wait.
-    pub fn has_region(&self, key: u64) -> bool {
-        self.table.read().by_key.contains_key(&key)
-    }
-
     /// Takes the right to write away, and waits for requests in flight.
     pub fn end_writes(&self, key: u64) {
         let Some(granted) = self.find(key).filter(|granted| granted.writable.load(Ordering::Relaxed)) else {

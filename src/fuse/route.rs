@@ -124,7 +124,7 @@ impl<F: FileSystem> Route<F> {
             opcode::IOMAP_BEGIN => {
                 Self::Either { len: size_of::<wire::IomapBeginOut>(), waits: map, serve: extents::begin }
             }
-            opcode::IOMAP_END => inline(0, extents::end),
+            opcode::IOMAP_END => inline(0, extents::end::<F, wire::IomapEndIn>),
             opcode::IOMAP_IOEND => inline(size_of::<wire::IomapIoendOut>(), extents::ioend),
             _ => Self::Unsupported,
         }
@@ -136,7 +136,7 @@ impl<F: FileSystem> Route<F> {
             opcode::IOMAP_BEGIN => {
                 Self::Either { len: size_of::<rfc::BeginOut>(), waits: map, serve: rfc2025::begin }
             }
-            opcode::IOMAP_END => Self::Inline { len: 0, serve: rfc2025::end },
+            opcode::IOMAP_END => Self::Inline { len: 0, serve: extents::end::<F, rfc::EndIn> },
             opcode::IOMAP_IOEND => Self::Inline { len: 0, serve: rfc2025::ioend },
             _ => Self::Unsupported,
         }

@@ -6,6 +6,7 @@
 //! says nothing that it does not.
 
 use rustix::io::Errno;
+use zerocopy::FromBytes;
 
 use super::position;
 use crate::fuse::FileSystem;
@@ -54,14 +55,14 @@ pub(in crate::fuse) fn begin<F: FileSystem>(
     reply.push(&IomapBeginOut { read: record(map.read), write: record(map.write) })
 }
 
-/// IOMAP_END.
-pub(in crate::fuse) fn end<F: FileSystem>(
+/// IOMAP_END, with the arguments `In` of a revision, of which nothing is needed but that they are there.
+pub(in crate::fuse) fn end<F: FileSystem, In: FromBytes>(
     fs: &F,
     request: &Request<'_>,
     _reply: &mut Reply<'_>,
 ) -> Result<()> {
     let mut body = request.body;
-    body.take::<IomapEndIn>()?;
+    body.take::<In>()?;
     fs.end_map(request.node())
 }
 

@@ -1,4 +1,4 @@
-//! The same operations as the RFC of 2025 has them: IOMAP_BEGIN, IOMAP_END and IOMAP_IOEND.
+//! The same operations as the RFC of 2025 has them: IOMAP_BEGIN and IOMAP_IOEND; an IOMAP_END differs in its layout only.
 //!
 //! What is different is the meaning of an answer more than its layout. The guest asks again for each I/O and does
 //! what the answer says, so a write that would make the file longer has to be refused here. Its way back to FUSE is
@@ -13,7 +13,7 @@ use crate::fuse::FileSystem;
 use crate::fuse::abi::extents::{
     IOMAP_DELALLOC, IOMAP_HOLE, IOMAP_MAPPED, IOMAP_NULL_ADDR, IOMAP_PURE_OVERWRITE, IOMAP_UNWRITTEN,
 };
-use crate::fuse::abi::rfc2025::{BeginOut, EndIn, IoendIn};
+use crate::fuse::abi::rfc2025::{BeginOut, IoendIn};
 use crate::fuse::reply::Reply;
 use crate::fuse::request::Request;
 use crate::fuse::types::{Address, FileMap, MapPurpose, MapRequest, Place, Result};
@@ -30,17 +30,6 @@ pub(in crate::fuse) fn begin<F: FileSystem>(
         answer => answer,
     }?;
     reply.push(&mapping(&wanted, &map)?)
-}
-
-/// IOMAP_END.
-pub(in crate::fuse) fn end<F: FileSystem>(
-    fs: &F,
-    request: &Request<'_>,
-    _reply: &mut Reply<'_>,
-) -> Result<()> {
-    let mut body = request.body;
-    body.take::<EndIn>()?;
-    fs.end_map(request.node())
 }
 
 /// IOMAP_IOEND. It follows a question that was answered with `ENOSYS`, too, and must not fail then: the guest
