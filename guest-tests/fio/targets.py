@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images import programs, qemu
-from lib import daemon, guest
+from lib import daemon, disk, guest
 from lib.suites import UsageError
 
 from .jobs import DATA_BYTES
@@ -66,12 +66,17 @@ class Target:
             )  # fmt: skip
         if self.kind == "blk":
             logs.mkdir()
-            return DiskExport(list(self.command), folder, self.queues, logs / "daemon.log")
+            # One disk is the data, the other for a file system.
+            names = ("data", "file-system")
+            sockets = [folder.with_name(f"{folder.name}-{name}.sock") for name in names]
+            return disk.Export(
+                list(self.command), [folder / name for name in names], sockets, self.queues, logs / "daemon.log"
+            )
         return None
 
     def devices(self, server: daemon.Server) -> list[guest.Device]:
         """What of it the guest is given."""
-        if isinstance(server, DiskExport):
+        if isinstance(server, disk.Export):
             return [guest.Device("blk", socket, self.queues) for socket in server.sockets]
         share = guest.Device("fs", server.socket, self.queues, self.name)
         if self.kind == "extents":
@@ -90,34 +95,6 @@ class Target:
             "blk": f"{self.name} blk {DATA_BYTES} {FILE_SYSTEM_BYTES}",
             "host": f"{self.name} host",
         }[self.kind]
-
-
-class DiskExport(daemon.Server):
-    """qemu-storage-daemon with two disks, one that is the data and one for a file system."""
-
-    def __init__(self, command: list[str], folder: Path, queues: int, log: Path):
-        self.sockets = [folder.with_name(f"{folder.name}-{name}.sock") for name in ("data", "file-system")]
-        words = []
-        for name, socket in zip(("data", "file-system"), self.sockets, strict=True):
-            words += [
-                "--blockdev",
-                f"driver=file,node-name={name},filename={folder / name},aio=io_uring,cache.direct=on",
-                "--export",
-                f"type=vhost-user-blk,id={name}-export,node-name={name},writable=on,num-queues={queues},"
-                f"addr.type=unix,addr.path={socket}",
-            ]
-        super().__init__([*command, *words], self.sockets[-1], log, False)
-
-    def __exit__(self, *error) -> None:
-        super().__exit__(*error)
-        for socket in self.sockets:
-            socket.unlink(missing_ok=True)
-
-    def finish(self) -> None:
-        """It goes on without a front-end until it is told to end."""
-        if self.alive():
-            self.process.terminate()
-        super().finish()
 
 
 def named(words: str) -> dict[str, str]:

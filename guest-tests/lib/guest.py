@@ -19,7 +19,7 @@ from images import accelerator, cpio, kernels, qemu, root, uml
 from . import daemon, processes
 from .suites import FOLDER, Suite
 
-KINDS = ("uml", "uml-extents", "uml-extents-debug", "qemu-6.12", "qemu-latest", "qemu-extents")
+KINDS = ("uml", "uml-extents", "uml-extents-debug", "qemu-6.12", "qemu-latest", "qemu-extents", "qemu-extents-6.12")
 MEMORY = "1280M"
 CPUS = 2
 SILENCE = 90
@@ -43,12 +43,21 @@ class BootFailure(Exception):
 
 @dataclass
 class Device:
-    """A vhost-user device of the guest: "fs" with a tag, or "blk"."""
+    """What a guest has at a socket of a vhost-user back-end: "fs" with a tag, or "blk"."""
 
     kind: str
     socket: Path
     queues: int
     tag: str = daemon.TAG
+
+
+@dataclass
+class HostDisk:
+    """A block device of the host that QEMU itself gives to its guest."""
+
+    path: Path
+    queues: int
+    serial: str
 
 
 @dataclass
@@ -122,7 +131,7 @@ def write_initrd(
     overlay.unlink()
 
 
-def command(kind: str, initrd: Path, devices: list[Device], folder: Path) -> tuple[list[str], dict[str, str]]:
+def command(kind: str, initrd: Path, devices: list[Device | HostDisk], folder: Path) -> tuple[list[str], dict[str, str]]:
     """The words and the environment that start a guest with these devices; `folder` is for its own files."""
     if is_uml(kind):
         attached = [f"virtio_uml.device={device.socket}:{VIRTIO_ID[device.kind]}" for device in devices]
@@ -145,6 +154,12 @@ def command(kind: str, initrd: Path, devices: list[Device], folder: Path) -> tup
         "-device", "virtio-serial-pci", "-chardev", "stdio,id=console,signal=off", "-device", "virtconsole,chardev=console",
     ]  # fmt: skip
     for number, device in enumerate(devices):
+        if isinstance(device, HostDisk):
+            words += [
+                "-blockdev", f"driver=host_device,node-name=disk{number},filename={device.path},cache.direct=on,aio=native",
+                "-device", f"virtio-blk-pci,drive=disk{number},serial={device.serial},num-queues={device.queues}",
+            ]  # fmt: skip
+            continue
         words += ["-chardev", f"socket,id=device{number},path={device.socket}"]
         if device.kind == "fs":
             queues = f"tag={device.tag},num-request-queues={device.queues},queue-size=1024"

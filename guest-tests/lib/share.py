@@ -9,6 +9,8 @@ IMAGE_BYTES = 8 << 30
 FILE_SYSTEMS = {
     "ext4": ["mkfs.ext4", "-q", "-F"],
     "xfs": ["mkfs.xfs", "-q", "-f"],
+    # Its blocks stay where they are, as source `device` of extents needs it.
+    "xfs-plain": ["mkfs.xfs", "-q", "-f", "-m", "reflink=0"],
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
 }
 CHOICES = ("dir", *FILE_SYSTEMS)
@@ -36,8 +38,14 @@ def fresh(kind: str, base: Path):
                 command(["umount", "--lazy", share])
 
 
-def command(words: list) -> None:
-    """Runs a short command; what it prints on failure is the error's text."""
+def device(share: Path) -> Path:
+    """The block device under a share that is a file system of its own."""
+    return Path(command(["findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", share]).strip())
+
+
+def command(words: list) -> str:
+    """Runs a short command, and returns what it prints; on failure that is the error's text."""
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{words[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout

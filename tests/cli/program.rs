@@ -57,7 +57,9 @@ fn capabilities_are_json_that_libvirt_reads() {
 fn attach_args_prints_lines_that_can_be_pasted() {
     let hostile = ["--shared-dir", "/srv/it's <a> & \"b\"", "--binary", "/opt/a \"b\"/extentfsd"];
     let window = ["--window-socket", "/run/w"];
-    let cases: [(&str, &str, &[&str]); 11] = [
+    let device = ["--device", "/dev/vg/a,b"];
+    let plain_device = ["--device", "/dev/vg/share"];
+    let cases: [(&str, &str, &[&str]); 15] = [
         ("qemu", "", &["--tag", "a,b", "--socket-path", "/run/a b,c", "--queues", "4", "--memory", "1536M"]),
         ("cloud-hypervisor", "", &["--tag", "my fs", "--queues", "4", "--cpus", "4", "--queue-size", "512"]),
         ("crosvm", "", &["--tag", "my fs", "--queues", "2"]),
@@ -67,6 +69,10 @@ fn attach_args_prints_lines_that_can_be_pasted() {
         ("cloud-hypervisor", "-window", &window),
         ("libvirt", "-window", &window),
         ("crosvm", "-window", &window),
+        ("qemu", "-device", &device),
+        ("cloud-hypervisor", "-device", &plain_device),
+        ("libvirt", "-device", &device),
+        ("crosvm", "-device", &plain_device),
         ("uml", "", &["--tag", "my fs"]),
         ("uml", "-window", &window),
     ];
@@ -82,8 +88,13 @@ fn attach_args_prints_lines_that_can_be_pasted() {
 /// What is printed for the daemon starts this daemon.
 #[test]
 fn the_daemon_s_lines_are_valid_ones() {
-    for vmm in ["qemu", "cloud-hypervisor", "crosvm", "libvirt", "uml"] {
-        let text = stdout(&program(&format!("attach-args --vmm {vmm} --tag myfs")).code(0));
+    let disks = ["", " --window-socket /run/w", " --device /dev/vg/share"];
+    let monitors = ["qemu", "cloud-hypervisor", "crosvm", "libvirt", "uml"].into_iter();
+    for (vmm, disk) in monitors.flat_map(|vmm| disks.map(|disk| (vmm, disk))) {
+        if (vmm, disk) == ("uml", disks[2]) {
+            continue;
+        }
+        let text = stdout(&program(&format!("attach-args --vmm {vmm} --tag myfs{disk}")).code(0));
         let start = text.find("extentfsd --shared-dir").expect("the daemon's line");
         let line = text.get(start..).unwrap().replace("\\\n", " ");
         let line = line.lines().next().unwrap().strip_prefix("extentfsd ").unwrap();

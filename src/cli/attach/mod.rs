@@ -1,19 +1,27 @@
 //! Which lines attach a share to a virtual machine monitor?
 //!
-//! Each monitor has one function below that writes its lines. Values are checked once, in
-//! [`AttachCommand::check`], and quoted in the language they are written into.
+//! | file | its question |
+//! |---|---|
+//! | this one | which lines attach the share? |
+//! | `disk` | which lines attach the disk of a guest with extents? |
+//! | `quoting` | how is a value written in the language of each line? |
+//!
+//! Each monitor has one function that writes its lines. Values are checked once, in [`AttachCommand::check`], and quoted
+//! in the language they are written into.
+
+mod disk;
+mod quoting;
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
 use super::values;
+use disk::Disk;
+use quoting::{qemu_value, shell, toml, xml};
 
 /// Largest ring that QEMU makes (`VIRTQUEUE_MAX_SIZE`).
 const QEMU_RING_MAX: u16 = 1024;
-
-/// By what the guest finds the window in these examples.
-const WINDOW_SERIAL: &str = "extentfsd-window";
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -52,6 +60,10 @@ pub(super) struct AttachCommand {
     /// The socket of the block device for extents, to have one: for guests whose kernel has the patch
     #[arg(long, value_name = "PATH")]
     window_socket: Option<String>,
+    /// The host's block device under the share, to give it to the guest for extents in place of a window (see
+    /// --extent-source)
+    #[arg(long, value_name = "PATH", conflicts_with = "window_socket")]
+    device: Option<String>,
     /// The daemon's path, for monitors that start it [default: this program]
     #[arg(long, value_name = "PATH")]
     binary: Option<String>,
@@ -85,7 +97,7 @@ pub struct AttachArgs {
     queue_size: u16,
     memory: u64,
     cpus: u16,
-    window: Option<String>,
+    disk: Option<Disk>,
     binary: String,
 }
 
@@ -116,17 +128,22 @@ impl AttachCommand {
             memory,
             cpus,
             window_socket,
+            device,
             binary,
         } = self;
-        let window = window_socket.iter().map(|path| ("--window-socket", path));
+        let disk = window_socket.map(Disk::Window).or(device.map(Disk::Device));
+        let named = disk.iter().map(Disk::option);
         for (option, value) in
             [("--socket-path", &socket_path), ("--tag", &tag), ("--shared-dir", &shared_dir)]
                 .into_iter()
-                .chain(window.clone())
+                .chain(named.clone())
         {
             if value.is_empty() || value.contains(char::is_control) {
                 return Err(format!("{option} must not be empty or contain control characters"));
             }
+        }
+        if let Some(disk) = &disk {
+            disk.check(vmm)?;
         }
         match vmm {
             Vmm::Qemu | Vmm::Libvirt | Vmm::Kata if queue_size > QEMU_RING_MAX => {
@@ -140,7 +157,7 @@ impl AttachCommand {
             Vmm::CloudHypervisor | Vmm::Crosvm => {
                 // Their option lists end a value at these characters.
                 for (option, value) in
-                    [("--socket-path", &socket_path), ("--tag", &tag)].into_iter().chain(window)
+                    [("--socket-path", &socket_path), ("--tag", &tag)].into_iter().chain(named)
                 {
                     if value.contains([',', '"', '\'', '[', ']']) {
                         return Err(format!(
@@ -150,16 +167,13 @@ impl AttachCommand {
                 }
             }
             Vmm::Uml => {
-                for (option, value) in [("--socket-path", &socket_path)].into_iter().chain(window) {
+                for (option, value) in [("--socket-path", &socket_path)].into_iter().chain(named) {
                     if value.contains([':', '"', ' ']) {
                         return Err(format!(
                             "{option} '{value}' has a character that the kernel's command line does not take"
                         ));
                     }
                 }
-            }
-            Vmm::Kata if window_socket.is_some() => {
-                return Err("--window-socket cannot be had there: Kata attaches no second device".to_owned());
             }
             Vmm::Libvirt | Vmm::Kata if queues > 1 => {
                 return Err(format!(
@@ -169,8 +183,7 @@ impl AttachCommand {
             Vmm::Qemu | Vmm::Libvirt | Vmm::Kata => {}
         }
         let binary = binary.unwrap_or_else(this_program);
-        let window = window_socket;
-        Ok(AttachArgs { vmm, socket_path, tag, shared_dir, queues, queue_size, memory, cpus, window, binary })
+        Ok(AttachArgs { vmm, socket_path, tag, shared_dir, queues, queue_size, memory, cpus, disk, binary })
     }
 }
 
@@ -207,15 +220,9 @@ impl AttachArgs {
              -smp {cpus} -m {memory} \\\n\
              -object memory-backend-memfd,id=mem,size={memory},share=on -machine memory-backend=mem \\\n\
              -chardev {socket} \\\n\
-             -device {device}{window}\n\
+             -device {device}{disk}\n\
              \n{mount}",
-            window = self.window.as_ref().map_or_else(String::new, |path| {
-                let socket = shell(&format!("socket,id=window0,path={}", qemu_value(path)));
-                let queues = self.queues;
-                format!(
-                    " \\\n-chardev {socket} \\\n-device vhost-user-blk-pci,chardev=window0,num-queues={queues}"
-                )
-            }),
+            disk = self.disk_lines(Disk::qemu),
             start = self.start_daemon(""),
             cpus = self.cpus,
             mount = self.mount_in_guest(),
@@ -231,15 +238,9 @@ impl AttachArgs {
             "{start}\n\
              # Add to cloud-hypervisor's command line. The guest's memory must be shared with the daemon.\n\
              --cpus boot={cpus} --memory size={memory},shared=on \\\n\
-             --fs {share}{window}\n\
+             --fs {share}{disk}\n\
              \n{mount}",
-            window = self.window.as_ref().map_or_else(String::new, |path| {
-                let disk = format!(
-                    "vhost_user=true,socket={path},num_queues={},queue_size={}",
-                    self.queues, self.queue_size
-                );
-                format!(" \\\n--disk {}", shell(&disk))
-            }),
+            disk = self.disk_lines(Disk::cloud_hypervisor),
             start = self.start_daemon(""),
             cpus = self.cpus,
             memory = self.memory_with_suffix(),
@@ -255,12 +256,9 @@ impl AttachArgs {
             "{start}\n\
              # Add to the command line of \"crosvm run\".\n\
              --cpus num-cores={cpus} --mem size={memory} \\\n\
-             --vhost-user {share}{window}\n\
+             --vhost-user {share}{disk}\n\
              \n{mount}",
-            window = self.window.as_ref().map_or_else(String::new, |path| {
-                let disk = format!("type=block,socket={path},max-queue-size={}", self.queue_size);
-                format!(" \\\n--vhost-user {}", shell(&disk))
-            }),
+            disk = self.disk_lines(Disk::crosvm),
             start = self.start_daemon(&offer),
             cpus = self.cpus,
             memory = self.memory / MIB,
@@ -286,26 +284,16 @@ impl AttachArgs {
              </filesystem>\n\
              \n\
              # Or, to start it yourself, on the host, before the guest starts, with the group that QEMU runs as:\n\
-             extentfsd --shared-dir {shell_dir} --socket-path {shell_socket}{window_option} --socket-group libvirt-qemu\n\
+             extentfsd --shared-dir {shell_dir} --socket-path {shell_socket}{disk_options} --socket-group libvirt-qemu\n\
              # and into <devices>:\n\
              <filesystem type='mount'>\n\
              \x20 <driver type='virtiofs' queue='{size}'/>\n\
              \x20 <source socket='{socket}'/>\n\
              \x20 <target dir='{tag}'/>\n\
-             </filesystem>\n{window}\
+             </filesystem>\n{disk}\
              \n{mount}",
-            window_option = self.window_option(),
-            window = self.window.as_ref().map_or_else(String::new, |path| {
-                format!(
-                    "<disk type='vhostuser' device='disk'>\n\
-                     \x20 <driver name='qemu' type='raw' queues='{}'/>\n\
-                     \x20 <source type='unix' path='{}'/>\n\
-                     \x20 <target dev='vdz' bus='virtio'/>\n\
-                     </disk>\n",
-                    self.queues,
-                    xml(path)
-                )
-            }),
+            disk_options = self.disk_options(),
+            disk = self.disk_lines(Disk::libvirt),
             size = self.queue_size,
             binary = xml(&self.binary),
             dir = xml(&self.shared_dir),
@@ -337,16 +325,15 @@ impl AttachArgs {
     fn uml(&self) -> String {
         // The kernel asks the daemon for the tag, and takes as many queues as it offers.
         let offer = format!(" --tag {} --queues {}", shell(&self.tag), self.queues);
-        let device = |path: &str, id: u8| format!("virtio_uml.device={}", shell(&format!("{path}:{id}")));
         format!(
             "{start}\n\
              # Add to the kernel's command line. The number is that of the device: 26 is virtio-fs, 2 virtio-blk.\n\
-             mem={memory} {share}{window}\n\
+             mem={memory} virtio_uml.device={share}{disk}\n\
              \n{mount}",
             start = self.start_daemon(&offer),
             memory = self.memory_with_suffix(),
-            share = device(&self.socket_path, 26),
-            window = self.window.as_ref().map_or_else(String::new, |path| format!(" {}", device(path, 2))),
+            share = shell(&format!("{}:26", self.socket_path)),
+            disk = self.disk_lines(|disk, _| disk.uml()),
             mount = self.mount_in_guest(),
         )
     }
@@ -357,21 +344,22 @@ impl AttachArgs {
              extentfsd --shared-dir {} --socket-path {}{}{more}\n",
             shell(&self.shared_dir),
             shell(&self.socket_path),
-            self.window_option(),
+            self.disk_options(),
         )
     }
 
-    /// The daemon's options for the window, where there is one.
-    fn window_option(&self) -> String {
-        let option = |path| format!(" --window-socket {} --window-serial {WINDOW_SERIAL}", shell(path));
-        self.window.as_deref().map_or_else(String::new, option)
+    /// The daemon's options for the disk, where there is one.
+    fn disk_options(&self) -> String {
+        self.disk.as_ref().map_or_else(String::new, Disk::daemon_options)
+    }
+
+    /// What attaches the disk, where there is one.
+    fn disk_lines(&self, lines: fn(&Disk, &Self) -> String) -> String {
+        self.disk.as_ref().map_or_else(String::new, |disk| lines(disk, self))
     }
 
     fn mount_in_guest(&self) -> String {
-        let option = match &self.window {
-            Some(_) => format!("-o iomap_dev=/dev/disk/by-id/virtio-{WINDOW_SERIAL} "),
-            None => String::new(),
-        };
+        let option = self.disk.as_ref().map_or_else(String::new, Disk::mount_option);
         format!("# In the guest:\nmount -t virtiofs {option}{} /mnt\n", shell(&self.tag))
     }
 
@@ -381,64 +369,5 @@ impl AttachArgs {
         } else {
             format!("{}M", self.memory / MIB)
         }
-    }
-}
-
-/// A word of a POSIX shell's command line.
-fn shell(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// A value in one of QEMU's comma-separated lists.
-fn qemu_value(value: &str) -> String {
-    value.replace(',', ",,")
-}
-
-/// A value between single quotes in XML.
-fn xml(value: &str) -> String {
-    let mut escaped = String::with_capacity(value.len());
-    for c in value.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '\'' => escaped.push_str("&apos;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
-/// A basic string in TOML, quotes included.
-fn toml(value: &str) -> String {
-    format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_survive_the_shell() {
-        for word in
-            ["", "plain", "/srv/a,b=c", "a b", "it's", "$HOME", "`id`", "a\\b", "~", "*", "ä", "#", "!x"]
-        {
-            let line = format!("printf %s {}", shell(word));
-            let output = std::process::Command::new("sh").arg("-c").arg(&line).output().unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), word, "{line}");
-        }
-        assert_eq!(shell("/srv/share"), "/srv/share");
-    }
-
-    #[test]
-    fn values_survive_their_languages() {
-        assert_eq!(qemu_value("a,b,,c"), "a,,b,,,,c");
-        assert_eq!(xml("<&'\">"), "&lt;&amp;&apos;&quot;&gt;");
-        assert_eq!(toml(r#"a\b"c"#), r#""a\\b\"c""#);
     }
 }
