@@ -1,4 +1,4 @@
-"""Kernels of our own, built from Debian's newest linux-source.
+"""Kernels of our own, built from Debian's linux-source.
 
 A recipe says what a kernel is made of beside the source. What came out is kept by source version, configuration,
 patches and compiler, so it is built again only when one of them changes.
@@ -15,18 +15,22 @@ from pathlib import Path
 from . import cache, debian
 
 FOLDER = cache.REPOSITORY / "vm-images"
-SERIES = ("trixie", "trixie-backports")
-PATTERN = r"linux-source-[789]\.\d+"
+# name -> (series to look in, which source packages): of those the newest is taken.
+SOURCES = {
+    "newest": (("trixie", "trixie-backports"), r"linux-source-[789]\.\d+"),
+    "6.12": (("trixie",), r"linux-source-6\.12"),
+}
 # A kernel without these is no use to who asked for it; any other patch is left out where the source does not take it.
 INDISPENSABLE = "extents-"
 
 
 class Source:
-    """The newest source package: `package`, `version`."""
+    """The newest source package of those that `name`, a key of SOURCES, stands for: `package`, `version`."""
 
-    def __init__(self):
-        self.archive = debian.Archive(*SERIES)
-        self.package, self.version = self.archive.newest(PATTERN)
+    def __init__(self, name: str = "newest"):
+        series, pattern = SOURCES[name]
+        self.archive = debian.Archive(*series)
+        self.package, self.version = self.archive.newest(pattern)
 
     def unpacked(self, work: Path, *folders: str) -> Path:
         """Fetches the package and unpacks the sources, or only `folders` of them, below `work`: their tree."""
@@ -57,6 +61,8 @@ class Recipe:
     # Files beside README.md that add to the configuration, and patterns of files below kernel/, both in this order.
     fragments: tuple[str, ...]
     patterns: tuple[str, ...]
+    # A key of SOURCES.
+    source: str = "newest"
 
     def patches(self) -> list[Path]:
         """What each is for, its own first lines and README.md say; where a suite relies on one, that adds to `uname -r`."""

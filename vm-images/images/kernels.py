@@ -1,8 +1,8 @@
-"""Kernels as QEMU starts them: stock Debian cloud kernels, and one of our own.
+"""Kernels as QEMU starts them: stock Debian cloud kernels, and kernels of our own.
 
 Of a stock kernel there are the bare image and a few of its modules: virtio-fs and virtio-pci are built in, so a guest
 mounts a share without any module. A small set (loop, XFS, overlay, virtio-blk) is unpacked into a second archive for
-suites that compare file systems. Our own has everything built in.
+suites that compare file systems. Our own have everything built in.
 """
 
 import lzma
@@ -22,9 +22,13 @@ IMAGE_NAMES = r"linux-(?:image|binary)-(?:unsigned-)?{version}\+[\w.~]*-?cloud-a
 MODULES = ("loop", "overlay", "virtio_blk", "xfs")
 # name -> what it is built from
 OWN = {
-    "extents": kbuild.Recipe(
-        "kernel-extents", "x86_64", "allnoconfig", "bzImage", "arch/x86/boot/bzImage",
-        ("x86_64.config", "extents.config"), ("extents-7*.patch",),
+    name: kbuild.Recipe(
+        f"kernel-{name}", "x86_64", "allnoconfig", "bzImage", "arch/x86/boot/bzImage",
+        ("x86_64.config", "extents.config"), (patches,), source,
+    )
+    for name, source, patches in (
+        ("extents", "newest", "extents-7*.patch"),
+        ("extents-6.12", "6.12", "extents-6.12.patch"),
     )
 }  # fmt: skip
 
@@ -45,8 +49,9 @@ def named(name: str) -> Kernel:
 
 def own(name: str) -> Kernel:
     """The kernel `name` (a key of OWN), about seven minutes on two cores when it is not in the cache."""
-    recipe, source = OWN[name], kbuild.Source()
+    recipe = OWN[name]
     recipe.check()
+    source = kbuild.Source(recipe.source)
     folder = cache.root() / "kernels" / f"{name}-{source.version}-{recipe.key()}"
     if not folder.exists():
         with cache.locked(recipe.name):
