@@ -13,29 +13,27 @@
 
 mod fiemap;
 mod files;
+mod map;
 mod pin;
 mod report;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstat, openat, statx};
+use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::Errno;
-use rustix::path::DecInt;
 
+use super::Passthrough;
 use super::handle::OpenFile;
-use super::{Passthrough, io};
-use crate::extents::{self, Access, Identity, Region, Volume, Window};
+use crate::extents::{self, Access, Identity, Volume, Window};
 use crate::fuse::abi::extents::FUSE_EXTENTS;
 use crate::fuse::abi::rfc2025::FUSE_IOMAP;
-use crate::fuse::{
-    Address, DirectFile, Extent, ExtentDevice, FileMap, HostFile, MapPurpose, MapRequest, Name, NodeId,
-    Place, Result,
-};
-use files::{Claim, Files, State};
+use crate::fuse::{ExtentDevice, Name, NodeId, Result};
+use files::{Claim, Files};
+pub(super) use map::map;
 pub(super) use pin::Pin;
 
 /// The number of the one device that there is.
@@ -77,15 +75,6 @@ pub(super) struct Fence<'a> {
     _claim: Claim<'a>,
 }
 
-/// A file as the window has it. It has descriptors of its own: an open of the guest carries locks of the host,
-/// which must end with that open.
-#[derive(Debug)]
-struct RegionFile {
-    buffered: OwnedFd,
-    direct: Option<DirectFile>,
-    _seat: Seat,
-}
-
 impl Seats {
     /// # Errors
     /// `ENFILE`: there is none.
@@ -98,16 +87,6 @@ impl Seats {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl HostFile for RegionFile {
-    fn buffered(&self) -> BorrowedFd<'_> {
-        self.buffered.as_fd()
-    }
-
-    fn direct(&self) -> Option<&DirectFile> {
-        self.direct.as_ref()
     }
 }
 
@@ -289,169 +268,6 @@ pub(super) fn device(fs: &Passthrough, index: u32) -> Result<ExtentDevice> {
         logical_block: identity.logical_block,
         serial: identity.serial,
     })
-}
-
-/// FUSE_IOMAP_BEGIN. What a file has been given once is answered again without asking the host.
-///
-/// # Errors
-/// `ESTALE`: no such file. `EOPNOTSUPP`: not a regular file. `EBADF`: the guest does not have it open.
-pub(super) fn map(fs: &Passthrough, node: NodeId, request: &MapRequest) -> Result<FileMap> {
-    let extents = fs.extents().ok_or(Errno::NOSYS)?;
-    if fs.node(node)?.kind() != FileType::RegularFile {
-        return Err(Errno::OPNOTSUPP);
-    }
-    let file = extents.files.get(node).ok_or(Errno::BADF)?;
-    let mut state = file.unclaimed();
-    // Once more: FORGET and DESTROY first take the node away, and then, under this lock, what it was given.
-    fs.node(node)?;
-    let open = state.any().ok_or(Errno::BADF)?;
-    let size = u64::try_from(fstat(&open.fd)?.st_size).map_err(|_| Errno::IO)?;
-    match &extents.source {
-        Source::Window(window) => extents.map_in_window(fs, window, &mut state, &open, size, node, request),
-        Source::Device(volume) => extents.map_on_device(fs, volume, &mut state, &open, size, request),
-    }
-}
-
-/// What a request is answered where it is for a change, which only the file system can make.
-fn changed(request: &MapRequest, block: u64) -> Extent {
-    let offset = request.position - request.position % block;
-    let end = (request.position + request.count).next_multiple_of(block);
-    Extent { offset, length: end - offset, place: Place::Fuse }
-}
-
-impl Extents {
-    #[expect(clippy::too_many_arguments, reason = "all that the one caller has locked and asked")]
-    fn map_in_window(
-        &self,
-        fs: &Passthrough,
-        window: &Window,
-        state: &mut State,
-        open: &OpenFile,
-        size: u64,
-        node: NodeId,
-        request: &MapRequest,
-    ) -> Result<FileMap> {
-        let region = match request.purpose {
-            MapPurpose::Report => window.granted(node.0, request.position),
-            MapPurpose::Change => None,
-            MapPurpose::Read => self.grant(fs, window, state, open, size, request.position, Access::Read),
-            MapPurpose::Write => self.grant(fs, window, state, open, size, request.position, Access::Write),
-        };
-        let read = match (request.purpose, region) {
-            (MapPurpose::Report, region) => {
-                report::extent(open.fd.as_fd(), size, request.position, self.logical_block(), region)
-            }
-            (_, Some(Region { offset, length, address, .. })) => Extent {
-                offset,
-                length,
-                place: Place::Mapped(Some(Address { device: DEVICE, byte: address })),
-            },
-            // The rest of the file, but for what it has a region for already.
-            (MapPurpose::Read | MapPurpose::Write, None) => {
-                let known = window.granted(node.0, 0);
-                let offset = known.map_or(0, |region| region.offset.saturating_add(region.length));
-                Extent { offset, length: FAR - offset, place: Place::Fuse }
-            }
-            (MapPurpose::Change, None) => changed(request, self.logical_block()),
-        };
-        let writes = region.is_some_and(|region| matches!(region.access, Access::Write));
-        let place =
-            if writes && request.purpose != MapPurpose::Report { Place::Overwrite } else { Place::Fuse };
-        Ok(FileMap { read, write: Extent { place, ..read }, size })
-    }
-
-    /// Tells blocks of the file, where it is one whose blocks may be told. They then stay where they are until the file's
-    /// last close.
-    fn map_on_device(
-        &self,
-        fs: &Passthrough,
-        volume: &Volume,
-        state: &mut State,
-        open: &OpenFile,
-        size: u64,
-        request: &MapRequest,
-    ) -> Result<FileMap> {
-        let by_fuse = |read: Extent| FileMap { read, write: Extent { place: Place::Fuse, ..read }, size };
-        let wants_to_write = match request.purpose {
-            MapPurpose::Report => {
-                // Without addresses: nothing is told for good here.
-                let read =
-                    report::extent(open.fd.as_fd(), size, request.position, self.logical_block(), None);
-                return Ok(by_fuse(read));
-            }
-            MapPurpose::Change => return Ok(by_fuse(changed(request, self.logical_block()))),
-            MapPurpose::Read => false,
-            MapPurpose::Write => true,
-        };
-        let never = by_fuse(Extent { offset: 0, length: FAR, place: Place::Fuse });
-        let Some(pin) = state.pin.clone() else { return Ok(never) };
-        let Some(run) = pin.find(fs, &self.seats, volume, open, request.position)? else { return Ok(never) };
-        let fiemap::Run { offset, length, address } = run;
-        let Some(byte) = address else {
-            return Ok(by_fuse(Extent { offset, length, place: Place::Fuse }));
-        };
-        let read = Extent { offset, length, place: Place::Mapped(Some(Address { device: DEVICE, byte })) };
-        let read_only = fs.config.read_only || volume.identity().read_only;
-        if !wants_to_write || read_only || !state.has_writer() || !pin.writes_only_bytes() {
-            state.grant(Access::Read);
-            return Ok(by_fuse(read));
-        }
-        if !matches!(state.granted, Some(Access::Write)) {
-            pin.touch();
-        }
-        state.grant(Access::Write);
-        Ok(FileMap { read, write: Extent { place: Place::Overwrite, ..read }, size })
-    }
-
-    /// The region of the file at this position, with no less access than is wanted where that may be; none where the
-    /// window has no room, or the host does not open the file.
-    #[expect(clippy::too_many_arguments, reason = "all that the caller has locked and asked")]
-    fn grant(
-        &self,
-        fs: &Passthrough,
-        window: &Window,
-        state: &mut State,
-        open: &OpenFile,
-        size: u64,
-        position: u64,
-        wanted: Access,
-    ) -> Option<Region> {
-        let may_write = state.has_writer() && !fs.config.read_only && !window.identity().read_only;
-        let writes = matches!(wanted, Access::Write) && may_write;
-        let enough = |region: &Region| !writes || matches!(region.access, Access::Write);
-        let mut give = |access| {
-            let file = self.open(fs, open, access).ok()?;
-            let region = window.grant(open.inode.node().0, &file, size, position, access)?;
-            state.grant(access);
-            Some(region)
-        };
-        // Reads by a descriptor of their own, so that they outlast the writes.
-        let region = window.granted(open.inode.node().0, position).or_else(|| give(Access::Read));
-        if region.as_ref().is_some_and(enough) || !writes {
-            return region;
-        }
-        give(Access::Write).or(region)
-    }
-
-    /// Opens a file for the window, by way of an open of the guest: its name may be gone, and its handle with it.
-    ///
-    /// # Errors
-    /// `ENFILE`: the window has too many. The host's: more may be wanted here than the guest's open was for.
-    fn open(&self, fs: &Passthrough, open: &OpenFile, access: Access) -> Result<Arc<dyn HostFile>> {
-        let seat = self.seats.take()?;
-        let access = match access {
-            Access::Read => OFlags::RDONLY,
-            Access::Write => OFlags::RDWR,
-        };
-        let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let buffered = openat(&fs.proc_self_fd, DecInt::from_fd(&open.fd).as_c_str(), flags, Mode::empty())?;
-        let direct = match io::open_direct(fs, &buffered, access) {
-            // A shortage passes; without the descriptor the region would be slow for as long as it lasts.
-            Err(shortage @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(shortage),
-            opened => opened.ok().flatten(),
-        };
-        Ok(Arc::new(RegionFile { buffered, direct, _seat: seat }))
-    }
 }
 
 /// FUSE_IOMAP_IOEND: the file's size. Nothing is left to be done when I/O ends: a write through the window is one
