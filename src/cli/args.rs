@@ -68,6 +68,8 @@ pub(super) struct CommandLine {
     #[command(flatten)]
     pub(super) performance: PerformanceArgs,
     #[command(flatten)]
+    pub(super) limits: LimitArgs,
+    #[command(flatten)]
     pub(super) window: WindowArgs,
     #[command(flatten)]
     pub(super) sandbox: SandboxArgs,
@@ -308,6 +310,46 @@ pub(super) struct PerformanceArgs {
     /// Limit of open files; 0 leaves it alone [default: 1000000, or fs.nr_open if that is less]
     #[arg(long, hide_short_help = true, value_name = "N")]
     pub(super) rlimit_nofile: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits on what a guest can make the daemon hold (docs/limits.md)")]
+pub(super) struct LimitArgs {
+    /// Files that the guest may know; beyond it: ENFILE
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "16000000", value_parser = values::count)]
+    pub(super) max_nodes: usize,
+
+    /// Files and directories that the guest may have open; beyond it: ENFILE [default: what --rlimit-nofile leaves]
+    #[arg(long, hide_short_help = true, value_name = "N", value_parser = values::count)]
+    pub(super) max_handles: Option<usize>,
+
+    /// Locks that the guest may have on the host (-o posix_lock), and owners of them for each file; beyond it: ENOLCK
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "100000", value_parser = values::count)]
+    pub(super) max_locks: usize,
+
+    /// Requests that may wait for such locks; beyond it: ENOLCK
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "4096", value_parser = values::count)]
+    pub(super) max_lock_waiters: usize,
+
+    /// Bytes that one fallocate may reserve; beyond it: EFBIG
+    #[arg(long, hide_short_help = true, value_name = "BYTES", default_value = "16T", value_parser = values::amount)]
+    pub(super) max_allocate: usize,
+
+    /// Bytes of an extended attribute's value, at most 64K; beyond it: E2BIG
+    #[arg(long, hide_short_help = true, value_name = "BYTES", default_value = "64K", value_parser = values::xattr_size)]
+    pub(super) max_xattr: usize,
+
+    /// Times that the window may have files open, at two descriptors; beyond it files are reached by FUSE
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "16384", value_parser = values::count)]
+    pub(super) max_window_files: usize,
+
+    /// Requests of one queue that may be in flight; beyond it they wait in the queue
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "32768", value_parser = values::count)]
+    pub(super) max_in_flight: usize,
+
+    /// Bytes of requests in flight, but for data, that are kept for one queue; beyond it requests wait in the queue
+    #[arg(long, hide_short_help = true, value_name = "BYTES", default_value = "64M", value_parser = values::amount)]
+    pub(super) max_kept_bytes: usize,
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,8 @@ pub struct Options {
     pub sandbox: Sandbox,
     /// Descriptors and threads.
     pub limits: Limits,
+    /// What a guest can make the daemon hold.
+    pub guest_limits: GuestLimits,
     /// How the threads behind the virtqueues work.
     pub rings: Rings,
     /// Where messages go, and which.
@@ -253,6 +255,29 @@ pub struct Limits {
     /// `--thread-pool-size`: threads for slow operations (fsync, fallocate, blocking locks).
     /// 0 leaves the number to the daemon.
     pub thread_pool_size: usize,
+}
+
+/// What a guest can make the daemon hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestLimits {
+    /// `--max-nodes`: files that the guest may know.
+    pub max_nodes: usize,
+    /// `--max-handles`: files and directories that it may have open; `None`: as many as descriptors are left for that.
+    pub max_handles: Option<usize>,
+    /// `--max-locks`: records of locks on the host, and pairs of an owner and a file.
+    pub max_locks: usize,
+    /// `--max-lock-waiters`: requests that may wait for such locks.
+    pub max_lock_waiters: usize,
+    /// `--max-allocate`: bytes that one request may reserve.
+    pub max_allocate: usize,
+    /// `--max-xattr`: bytes of an extended attribute's value.
+    pub max_xattr: usize,
+    /// `--max-window-files`: opens of files by the window.
+    pub max_window_files: usize,
+    /// `--max-in-flight`: requests of one queue that may be in flight.
+    pub max_in_flight: usize,
+    /// `--max-kept-bytes`: bytes of such requests that are kept for one queue.
+    pub max_kept_bytes: usize,
 }
 
 /// How the threads behind the virtqueues work.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::args::CommandLine;
 use super::options::{
-    Cache, Device, ExtentDevice, ExtentSource, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps,
-    Negotiation, Nofile, Note, Options, Rings, Sandbox, Share, Socket, Timeouts, Window,
+    Cache, Device, ExtentDevice, ExtentSource, GuestLimits, InodeFileHandles, Limits, Listen, Log, LogLevel,
+    ModCaps, Negotiation, Nofile, Note, Options, Rings, Sandbox, Share, Socket, Timeouts, Window,
 };
 use super::values::MigrationMode;
 use super::{ParseExit, compat, unavailable};
@@ -39,6 +39,7 @@ pub(super) fn resolve(
         caching,
         attributes,
         performance,
+        limits,
         window,
         sandbox,
         logging,
@@ -93,6 +94,17 @@ pub(super) fn resolve(
                 Some(limit) => Nofile::Limit(limit),
             },
             thread_pool_size: performance.thread_pool_size,
+        },
+        guest_limits: GuestLimits {
+            max_nodes: limits.max_nodes,
+            max_handles: limits.max_handles,
+            max_locks: limits.max_locks,
+            max_lock_waiters: limits.max_lock_waiters,
+            max_allocate: limits.max_allocate,
+            max_xattr: limits.max_xattr,
+            max_window_files: limits.max_window_files,
+            max_in_flight: limits.max_in_flight,
+            max_kept_bytes: limits.max_kept_bytes,
         },
         rings: Rings {
             engine: performance.engine,

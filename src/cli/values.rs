@@ -118,19 +118,38 @@ pub(super) fn bytes(text: &str) -> Result<u32, String> {
     u32::try_from(size(text)?).map_err(|_| "must be less than 4G".to_owned())
 }
 
-/// A number of bytes with an optional suffix K, M or G (powers of 1024).
+/// How many of something there may be: one at least.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    let count = Some(text).filter(|text| is_digits(text)).and_then(|text| text.parse().ok());
+    count.filter(|count| *count > 0).ok_or_else(|| "expected a number from 1 on".to_owned())
+}
+
+/// How many bytes of something there may be: one at least.
+pub(super) fn amount(text: &str) -> Result<usize, String> {
+    let bytes = usize::try_from(size(text)?).ok().filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| "expected a number of bytes from 1 on".to_owned())
+}
+
+/// `--max-xattr`: no more than the kernel takes (`XATTR_SIZE_MAX`).
+pub(super) fn xattr_size(text: &str) -> Result<usize, String> {
+    let bytes = amount(text)?;
+    if bytes <= 64 << 10 { Ok(bytes) } else { Err("no kernel takes more than 64K".to_owned()) }
+}
+
+/// A number of bytes with an optional suffix K, M, G or T (powers of 1024).
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (text.get(..text.len().saturating_sub(1)), 1 << 10),
         Some(b'm' | b'M') => (text.get(..text.len().saturating_sub(1)), 1 << 20),
         Some(b'g' | b'G') => (text.get(..text.len().saturating_sub(1)), 1 << 30),
+        Some(b't' | b'T') => (text.get(..text.len().saturating_sub(1)), 1 << 40),
         _ => (Some(text), 1_u64),
     };
     number
         .filter(|number| is_digits(number))
         .and_then(|number| number.parse::<u64>().ok())
         .and_then(|number| number.checked_mul(unit))
-        .ok_or_else(|| "expected bytes, with a suffix K, M or G if you like".to_owned())
+        .ok_or_else(|| "expected bytes, with a suffix K, M, G or T if you like".to_owned())
 }
 
 /// `--max-write`: whole pages, because the guest counts the buffers of a request in pages.

@@ -10,7 +10,8 @@ use rustix::thread::sched_getaffinity;
 use tracing::{info, warn};
 
 use super::Error;
-use crate::cli::{Engine, Rings};
+use crate::cli::{Engine, GuestLimits, Rings};
+use crate::metrics::Limit;
 use crate::ring::{EngineKind, Offload, RingOptions};
 use crate::vhost::RingRuntime;
 
@@ -20,12 +21,14 @@ const MAX_OFFLOAD_THREADS: usize = 64;
 
 /// What the rings share, as far as this host can give what was asked for. `threads` for slow operations; 0
 /// chooses.
-pub(super) fn runtime(rings: &Rings, threads: usize) -> Result<RingRuntime, Error> {
+pub(super) fn runtime(rings: &Rings, threads: usize, limits: &GuestLimits) -> Result<RingRuntime, Error> {
     let threads = NonZeroUsize::new(threads.min(MAX_OFFLOAD_THREADS));
     Ok(RingRuntime {
         options: RingOptions {
             engine: engine(rings.engine)?,
             busy_poll: rings.poll,
+            in_flight: Arc::new(Limit::new("--max-in-flight", limits.max_in_flight)),
+            kept_bytes: Arc::new(Limit::new("--max-kept-bytes", limits.max_kept_bytes)),
             ..RingOptions::default()
         },
         affinity: affinity(&rings.affinity)?.into(),

@@ -18,7 +18,8 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
         Some(listener) => Some((listener, window::make(options)?)),
         None => None,
     };
-    let config = file_system_config(&options.share, descriptors, window.is_some() || volume.is_some());
+    let limits = limits(&options.guest_limits, descriptors, window.is_some() || volume.is_some());
+    let config = file_system_config(&options.share, limits);
     let ShareRoot { root, proc_self_fd } = share;
     let mut file_system = Passthrough::new(config, root, proc_self_fd)?;
     if let Some((_, window)) = &window {
@@ -31,9 +32,11 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
         );
         file_system = file_system.with_volume(volume);
     }
+    let bounds = file_system.limits();
     let device: Arc<dyn Device> =
         Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);
-    let rings = rings::runtime(&options.rings, options.limits.thread_pool_size)?;
+    let rings = rings::runtime(&options.rings, options.limits.thread_pool_size, &options.guest_limits)?;
+    let bounds = [bounds, vec![rings.options.in_flight.clone(), rings.options.kept_bytes.clone()]].concat();
     if let (Some((listener, window)), Some(wanted)) = (window, &options.window) {
         window::serve(listener, window, wanted.queues, rings::window_runtime(&rings))?;
     }
@@ -42,6 +45,9 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
         let (stream, _) = listener.accept().map_err(Error::Accept)?;
         info!("Client connected, servicing requests");
         let end = serve_connection(stream, &device, &rings);
+        for limit in bounds.iter().filter(|limit| limit.refusals() > 0) {
+            info!("{} {} was reached {} times since the start", limit.name(), limit.max(), limit.refusals());
+        }
         let keep_listening = options.device.keep_listening;
         match end {
             ConnectionEnd::Disconnected if !keep_listening => {
@@ -55,16 +61,31 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     }
 }
 
-/// What the file system is told, from what the operator said and the descriptors there are.
-fn file_system_config(share: &cli::Share, descriptors: u64, window: bool) -> fs::Config {
+/// What bounds the guest, from what the operator said and the descriptors there are.
+fn limits(asked: &cli::GuestLimits, descriptors: u64, window: bool) -> fs::Limits {
     let budget =
         usize::try_from(descriptors.saturating_sub(reserved_descriptors(window))).unwrap_or(usize::MAX);
-    let defaults = fs::Limits::default();
-    let hot_descriptors = defaults.hot_descriptors.min(budget / 8);
+    let hot_descriptors = fs::Limits::default().hot_descriptors.min(budget / 8);
     // Two descriptors each.
-    let max_window_opens = if window { defaults.max_window_opens.min(budget / 8) } else { 0 };
-    let max_handles = budget - hot_descriptors - 2 * max_window_opens;
-    let limits = fs::Limits { max_handles, hot_descriptors, max_window_opens, ..defaults };
+    let max_window_opens = if window { asked.max_window_files.min(budget / 8) } else { 0 };
+    let left = budget - hot_descriptors - 2 * max_window_opens;
+    if let Some(handles) = asked.max_handles.filter(|handles| *handles > left) {
+        warn!("--max-handles {handles}: the limit of open files leaves {left}");
+    }
+    fs::Limits {
+        max_nodes: asked.max_nodes,
+        max_handles: asked.max_handles.unwrap_or(left).min(left),
+        hot_descriptors,
+        max_window_opens,
+        max_locks: asked.max_locks,
+        max_lock_waiters: asked.max_lock_waiters,
+        max_allocate: asked.max_allocate,
+        max_xattr: asked.max_xattr,
+    }
+}
+
+/// What the file system is told, from what the operator said.
+fn file_system_config(share: &cli::Share, limits: fs::Limits) -> fs::Config {
     let choice = |negotiation| match negotiation {
         cli::Negotiation::Never => fs::Choice::Never,
         cli::Negotiation::Auto => fs::Choice::Auto,

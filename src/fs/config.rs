@@ -76,7 +76,7 @@ pub enum ReadDirPlus {
     Always,
 }
 
-/// Upper bounds on what a guest can make the daemon hold.
+/// Upper bounds on what a guest can make the daemon, and the host's kernel for it, hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open handles (files and directories); beyond it opens fail with `ENFILE`.
@@ -88,11 +88,31 @@ pub struct Limits {
     /// Opens of files by the window, with two descriptors each; a file that is written takes two. Beyond it files are
     /// reached by FUSE.
     pub max_window_opens: usize,
+    /// Where fcntl locks are the host's: records, and one more (it is a descriptor) for each pair of an owner and a file.
+    /// Beyond it locks fail with `ENOLCK`. A flock has the handle's descriptor and is bounded by the handles.
+    pub max_locks: usize,
+    /// Requests for locks that wait; beyond it they fail with `ENOLCK`.
+    pub max_lock_waiters: usize,
+    /// Bytes that one FALLOCATE may ask for; beyond it, it fails with `EFBIG`.
+    pub max_allocate: usize,
+    /// Bytes of one extended attribute's value; beyond it SETXATTR fails with `E2BIG`. The host's kernel takes 64 KiB at
+    /// most, and file systems less.
+    pub max_xattr: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_handles: 500_000, max_nodes: 16_000_000, hot_descriptors: 4096, max_window_opens: 16_384 }
+        Self {
+            max_handles: 500_000,
+            max_nodes: 16_000_000,
+            hot_descriptors: 4096,
+            max_window_opens: 16_384,
+            max_locks: 100_000,
+            // More would make a round of the one who tries for all of them too long.
+            max_lock_waiters: 4096,
+            max_allocate: 16 << 40,
+            max_xattr: 64 << 10,
+        }
     }
 }
 

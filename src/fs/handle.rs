@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -20,6 +20,7 @@ use super::inode::Inode;
 use super::reader::Heard;
 use super::recent::{self, TableId};
 use crate::fuse::{DirectFile, Fh, HostFile, NodeId, Result};
+use crate::metrics::Limit;
 
 /// A power of two; enough that the threads of a few rings seldom meet.
 const SHARDS: usize = 16;
@@ -99,8 +100,7 @@ pub(super) struct HandleTable {
     id: TableId,
     shards: [RwLock<HashMap<u64, Handle>>; SHARDS],
     next: AtomicU64,
-    used: AtomicUsize,
-    max: usize,
+    limit: Arc<Limit>,
 }
 
 /// Room for one more handle, taken before the open has any effect.
@@ -108,15 +108,14 @@ pub(super) struct HandleTable {
 pub(super) struct Vacancy<'a>(&'a HandleTable);
 
 impl HandleTable {
-    /// An empty table for at most `max` handles.
-    pub(super) fn new(max: usize) -> Self {
+    /// An empty table for as many handles as the limit has room for.
+    pub(super) fn new(limit: Arc<Limit>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             shards: Default::default(),
             next: AtomicU64::new(1), // 0 means "no open" on the wire
-            used: AtomicUsize::new(0),
-            max,
+            limit,
         }
     }
 
@@ -125,9 +124,7 @@ impl HandleTable {
     /// # Errors
     /// `ENFILE`: the table is full.
     pub(super) fn vacancy(&self) -> Result<Vacancy<'_>> {
-        let room = |used| (used < self.max).then_some(used + 1);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).map_err(|_| Errno::NFILE)?;
-        Ok(Vacancy(self))
+        if self.limit.take(1) { Ok(Vacancy(self)) } else { Err(Errno::NFILE) }
     }
 
     /// The file or directory behind `fh`.
@@ -174,7 +171,7 @@ impl HandleTable {
     pub(super) fn remove(&self, node: NodeId, fh: Fh) -> Result<Handle> {
         self.any(node, fh)?;
         let handle = self.shard(fh.0).write().remove(&fh.0).ok_or(Errno::BADF)?;
-        self.used.fetch_sub(1, Ordering::Relaxed);
+        self.limit.give_back(1);
         Ok(handle)
     }
 
@@ -184,7 +181,7 @@ impl HandleTable {
         for shard in &self.shards {
             drained.extend(shard.write().drain().map(|(_, handle)| handle));
         }
-        self.used.fetch_sub(drained.len(), Ordering::Relaxed);
+        self.limit.give_back(drained.len());
         drained
     }
 
@@ -208,6 +205,6 @@ impl Vacancy<'_> {
 
 impl Drop for Vacancy<'_> {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::Relaxed);
+        self.0.limit.give_back(1);
     }
 }

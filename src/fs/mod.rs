@@ -18,6 +18,7 @@ mod inode;
 mod io;
 mod io_mode;
 mod ioctl;
+mod limits;
 mod locality;
 mod lock;
 mod lookup;
@@ -47,6 +48,7 @@ use rustix::path::DecInt;
 use crate::extents::{Volume, Window};
 use crate::fuse::abi::{FUSE_POSIX_ACL, FUSE_SUBMOUNTS};
 use crate::fuse::{Entry, Fh, Name, NodeId, Result};
+use crate::metrics::Limit;
 pub use config::{
     CacheMode, Choice, Config, DirectPolicy, ExtentDialect, InodeFileHandles, Limits, ReadDirPlus,
 };
@@ -54,6 +56,7 @@ use credentials::Own;
 use extents::Extents;
 use handle::{Handle, HandleTable};
 use inode::{HotDescriptors, Inode, InodeTable, Mount, Mounts, PathFd, Reference, STATX_MASK};
+use limits::Bounds;
 use locality::Locality;
 use lock::Locks;
 
@@ -92,6 +95,7 @@ pub struct Passthrough {
     hot: HotDescriptors,
     handles: HandleTable,
     locks: Locks,
+    bounds: Bounds,
     locality: Locality,
     /// Where there is a window.
     extents: Option<Extents>,
@@ -114,6 +118,7 @@ impl Passthrough {
         if kind != FileType::Directory {
             return Err(Error::NotADirectory);
         }
+        let bounds = Bounds::new(&config.limits);
         let root = PathFd::new(root);
         let inode = Inode::new(&stat, Reference::Descriptor(root.clone()));
         // The root has a descriptor of its own; its handle only shows whether handles work.
@@ -127,10 +132,11 @@ impl Passthrough {
         }
         .map_err(Error::NoFileHandles)?;
         Ok(Self {
-            inodes: InodeTable::new(inode, config.limits.max_nodes),
+            inodes: InodeTable::new(inode, bounds.nodes.clone()),
             hot: HotDescriptors::new(config.limits.hot_descriptors),
-            handles: HandleTable::new(config.limits.max_handles),
-            locks: Locks::new(config.limits.max_handles),
+            handles: HandleTable::new(bounds.handles.clone()),
+            locks: Locks::new(bounds.locks.clone(), bounds.lock_waiters.clone()),
+            bounds,
             config,
             locality: Locality::default(),
             proc_self_fd,
@@ -145,15 +151,21 @@ impl Passthrough {
     /// The same share, whose files a guest may also reach through this window, if it knows how to.
     #[must_use]
     pub fn with_window(self, window: Arc<Window>) -> Self {
-        let extents = Extents::new(window, self.config.limits.max_window_opens);
+        let extents = Extents::new(window, self.bounds.window_opens.clone());
         Self { extents: Some(extents), ..self }
     }
 
     /// The same share, whose files a guest may also reach on this device, which it has as a disk.
     #[must_use]
     pub fn with_volume(self, volume: Volume) -> Self {
-        let extents = Extents::on_device(volume, self.config.limits.max_window_opens);
+        let extents = Extents::on_device(volume, self.bounds.window_opens.clone());
         Self { extents: Some(extents), ..self }
+    }
+
+    /// What bounds the guest, and how often it was refused more. Every mount counts on from the one before.
+    #[must_use]
+    pub fn limits(&self) -> Vec<Arc<Limit>> {
+        self.bounds.all()
     }
 
     /// Whether all of these INIT flags are in force.

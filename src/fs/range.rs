@@ -19,7 +19,7 @@ const COPY_MAX: u64 = 0x7fff_f000;
 ///
 /// # Errors
 /// `EBADF`: no such handle. `EOPNOTSUPP`: a mode that is unknown, or that the host's file system lacks.
-/// `EFBIG`: the range passes `i64::MAX`.
+/// `EFBIG`: the range passes `i64::MAX`, or more is to be reserved than one request may ask for.
 pub(super) fn fallocate(
     fs: &Passthrough,
     node: NodeId,
@@ -50,6 +50,13 @@ pub(super) fn fallocate(
     }
     // Who is told that it cannot be done writes zeroes instead, which can.
     let fence = || fs.fence_to_free(node).map_err(|_| Errno::OPNOTSUPP);
+    let takes_space = !mode.intersects(
+        FallocateFlags::PUNCH_HOLE | FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE,
+    );
+    if takes_space && usize::try_from(len).map_or(true, |len| len > fs.bounds.allocate.max()) {
+        fs.bounds.allocate.refuse();
+        return Err(Errno::FBIG);
+    }
     let _fence = mode.intersects(changing).then(fence).transpose()?;
     host_fallocate(&file.fd, mode, offset, len)
 }

@@ -43,7 +43,8 @@ pub(super) fn setxattr(
     kill_sgid: bool,
 ) -> Result<()> {
     check_name(fs, name)?;
-    if value.len() > MAX {
+    if value.len() > fs.bounds.xattr.max() {
+        fs.bounds.xattr.refuse();
         return Err(Errno::TOOBIG);
     }
     let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;

@@ -18,6 +18,7 @@ use super::memory::GuestMemory;
 use super::offload::Offload;
 use super::service::Service;
 use super::worker;
+use crate::metrics::Limit;
 
 /// Where a virtqueue lies and how it is to be read: plain data.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ impl EngineKind {
 }
 
 /// What a ring may choose.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RingOptions {
     /// How bytes are moved.
     pub engine: EngineKind,
@@ -99,6 +100,25 @@ pub struct RingOptions {
     /// it looks for more, so that one wake-up serves many. Zero does not rest. A queue that fills up is served
     /// at once all the same.
     pub rest: Duration,
+    /// How many requests of the ring may be in flight, fewer than it has descriptors where that is less. No more are taken
+    /// meanwhile: the driver waits.
+    pub in_flight: Arc<Limit>,
+    /// How many bytes of requests in flight may be kept, copies of what the guest sent. Beyond it none is taken, but one
+    /// that is taken may pass it.
+    pub kept_bytes: Arc<Limit>,
+}
+
+impl Default for RingOptions {
+    fn default() -> Self {
+        Self {
+            engine: EngineKind::default(),
+            cpu: None,
+            busy_poll: Duration::ZERO,
+            rest: Duration::ZERO,
+            in_flight: Arc::new(Limit::new("--max-in-flight", 32_768)),
+            kept_bytes: Arc::new(Limit::new("--max-kept-bytes", 64 << 20)),
+        }
+    }
 }
 
 /// What a ring works with.

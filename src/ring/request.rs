@@ -61,6 +61,11 @@ impl Requests {
         self.slots.in_flight()
     }
 
+    /// Bytes that are kept of requests in flight.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.slots.kept_bytes()
+    }
+
     pub(super) fn cancel_waits(&self) {
         self.service.cancel_waits();
     }

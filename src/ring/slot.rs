@@ -44,6 +44,8 @@ pub(super) struct Slots {
     #[allow(clippy::vec_box, reason = "a slot goes between here and `places` by its pointer")]
     spare: Vec<Box<Slot>>,
     in_flight: usize,
+    /// Bytes of the heads of those.
+    kept_bytes: usize,
 }
 
 /// A head that grew beyond this gives its memory back: the usual one is below 100 bytes.
@@ -52,6 +54,11 @@ const KEPT_HEAD: usize = 4096;
 impl Slots {
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// How many bytes are kept for them.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// A slot to fill.
@@ -83,9 +90,11 @@ impl Slots {
     pub(super) fn insert(&mut self, slot: Box<Slot>) -> Key {
         let key = self.next_key();
         self.vacant.pop();
+        let bytes = slot.head.len();
         if let Some(place) = self.place(key.index) {
             place.slot = Some(slot);
             self.in_flight += 1;
+            self.kept_bytes += bytes;
         }
         key
     }
@@ -102,6 +111,7 @@ impl Slots {
         place.generation = place.generation.wrapping_add(1);
         self.vacant.push(key.index);
         self.in_flight -= 1;
+        self.kept_bytes -= slot.head.len();
         Some(slot)
     }
 

@@ -132,7 +132,7 @@ impl Driver {
             dirty_log: None,
             service: Arc::<FileService>::clone(service),
             offload: Arc::new(Offload::default()),
-            options: RingOptions { engine, ..self.options },
+            options: RingOptions { engine, ..self.options.clone() },
         };
         Ring::start(config, notifiers, surroundings)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::testing::*;
 use super::*;
+use crate::metrics::Limit;
 
 const ENGINES: [EngineKind; 2] = [EngineKind::Uring, EngineKind::Threads];
 
@@ -263,6 +264,37 @@ fn answers_what_is_slow_dropped_or_panics() {
         assert_eq!(driver.one(&[(REQUEST, 32)], &[(REPLY, 4)]).1, 0);
         drop(ring);
     });
+}
+
+/// As many are begun as the limit allows; the others are as soon as there is room, without another kick.
+#[test]
+fn what_is_in_flight_is_bounded() {
+    for (in_flight, kept_bytes) in [(2, 1 << 20), (100, HEAD * 2 - 1)] {
+        everywhere(|engine, mut driver| {
+            let (_dir, _file, service) = service(1);
+            let limits = [("--requests", in_flight), ("--bytes", kept_bytes)];
+            let [requests, bytes] = limits.map(|(name, max)| Arc::new(Limit::new(name, max)));
+            driver.options.in_flight = Arc::clone(&requests);
+            driver.options.kept_bytes = Arc::clone(&bytes);
+            let ring = driver.ring(&service, engine);
+            driver.write(REQUEST, &head(Op::Wait, 0, 0, false));
+            for n in 0..5 {
+                driver.add(&[(REQUEST, 32)], &[(REPLY + n * 16, 16)]);
+            }
+            driver.kick();
+            service.await_waiters(2);
+            // It has looked for more by then, and waits for an end now.
+            assert_eq!(ring.stop(), Stopped { next_avail: 2 });
+            assert_eq!(driver.unseen(), 2);
+            assert!(requests.refusals() + bytes.refusals() >= 1);
+
+            driver.wait(2);
+            let ring = driver.ring(&service, engine);
+            driver.write(REQUEST, &head(Op::Slow, 0, 0, false));
+            assert!(driver.wait(3).iter().all(|used| used.1 == 16));
+            drop(ring);
+        });
+    }
 }
 
 #[test]

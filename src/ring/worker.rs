@@ -12,9 +12,10 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use super::busy_poll::BusyPoll;
 use super::control::{Change, Controls, Order, signal};
 use super::engine::{self, Engine, Events, Sources, Wait};
-use super::handle::{Notifiers, RingConfig, Stopped, Surroundings};
+use super::handle::{Notifiers, RingConfig, RingOptions, Stopped, Surroundings};
 use super::queue::{Addresses, Queue, Runaway, SharedMemory};
 use super::request::Requests;
+use crate::metrics::Limit;
 
 /// Requests taken before what was answered is told to the driver: enough to spare calls, few enough
 /// that the first of a batch does not wait for a long rest.
@@ -58,7 +59,7 @@ pub(super) fn run(
     };
     tracing::debug!("ring {} moves data by {}", config.name, engine.name());
     let busy_poll = BusyPoll::new(surroundings.options.busy_poll);
-    let rest = surroundings.options.rest;
+    let RingOptions { rest, in_flight, kept_bytes, .. } = surroundings.options.clone();
     let requests = Requests::new(&config, surroundings, Arc::clone(controls));
     engine.set_call(call);
     let mut worker = Worker {
@@ -70,6 +71,9 @@ pub(super) fn run(
         requests,
         busy_poll,
         rest,
+        in_flight,
+        kept_bytes,
+        full: false,
         taken: 0,
         placed: true,
         broken: false,
@@ -118,6 +122,10 @@ struct Worker<'a> {
     requests: Requests,
     busy_poll: BusyPoll,
     rest: Duration,
+    in_flight: Arc<Limit>,
+    kept_bytes: Arc<Limit>,
+    /// Whether one of them keeps requests waiting.
+    full: bool,
     /// Requests taken since the last rest.
     taken: u16,
     /// Whether the virtqueue lies in the newest memory table.
@@ -133,6 +141,7 @@ impl Worker<'_> {
         let mut stopping = false;
         loop {
             let more = !stopping && self.take_requests();
+            self.note_waiting();
             self.publish();
             if stopping && self.requests.in_flight() == 0 {
                 // The last signal has to go out.
@@ -214,9 +223,31 @@ impl Worker<'_> {
     }
 
     fn accepts(&self) -> bool {
+        self.config.enabled && self.placed && !self.broken && self.exhausted().is_none()
+    }
+
+    /// The limit that keeps more requests from being taken. There are requests in flight then, whose end is heard of.
+    fn exhausted(&self) -> Option<&Limit> {
         // A driver that reuses descriptors before they are used could fill our memory otherwise.
-        let room = self.requests.in_flight() < usize::from(self.queue.size());
-        self.config.enabled && self.placed && !self.broken && room
+        let most = self.in_flight.max().min(usize::from(self.queue.size()));
+        if self.requests.in_flight() >= most {
+            return Some(&self.in_flight);
+        }
+        (self.requests.kept_bytes() > self.kept_bytes.max()).then_some(&self.kept_bytes)
+    }
+
+    /// Counts how often requests had to wait for a limit.
+    fn note_waiting(&mut self) {
+        let full = match self.exhausted() {
+            Some(limit) if self.queue.has_more() => {
+                if !self.full {
+                    limit.refuse();
+                }
+                true
+            }
+            _ => false,
+        };
+        self.full = full;
     }
 
     /// Takes a batch of requests. Returns whether there may be more.

@@ -49,7 +49,11 @@ impl RingRuntime {
     /// shares the CPU of the first request queue.
     pub(super) fn options_of(&self, index: u16, rest: Duration) -> RingOptions {
         let turn = usize::from(index.saturating_sub(1)).checked_rem(self.affinity.len());
-        RingOptions { cpu: turn.and_then(|turn| self.affinity.get(turn).copied()), rest, ..self.options }
+        RingOptions {
+            cpu: turn.and_then(|turn| self.affinity.get(turn).copied()),
+            rest,
+            ..self.options.clone()
+        }
     }
 }
 

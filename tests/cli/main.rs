@@ -14,9 +14,9 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use extentfsd::cli::{
-    self, Cache, Command, Device, Direct, Engine, ExtentDialect, InodeFileHandles, Limits, Listen, Log,
-    LogLevel, ModCaps, Negotiation, Nofile, Options, ParseExit, Rings, Sandbox, SandboxMode, Seccomp, Share,
-    Socket, Timeouts,
+    self, Cache, Command, Device, Direct, Engine, ExtentDialect, GuestLimits, InodeFileHandles, Limits,
+    Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Options, ParseExit, Rings, Sandbox, SandboxMode,
+    Seccomp, Share, Socket, Timeouts,
 };
 
 /// What a line changes in the defaults.
@@ -86,6 +86,17 @@ pub(crate) fn defaults() -> Options {
             gid_map: Vec::new(),
         },
         limits: Limits { nofile: Nofile::Default, thread_pool_size: 0 },
+        guest_limits: GuestLimits {
+            max_nodes: 16_000_000,
+            max_handles: None,
+            max_locks: 100_000,
+            max_lock_waiters: 4096,
+            max_allocate: 16 << 40,
+            max_xattr: 64 << 10,
+            max_window_files: 16_384,
+            max_in_flight: 32_768,
+            max_kept_bytes: 64 << 20,
+        },
         rings: Rings { engine: Engine::Auto, affinity: vec![], poll: Duration::ZERO },
         log: Log { level: LogLevel::Info, syslog: false },
         device: Device { tag: None, queues: 64, keep_listening: false },

@@ -19,7 +19,6 @@ mod report;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use crate::extents::{self, Access, Identity, Volume, Window};
 use crate::fuse::abi::extents::FUSE_EXTENTS;
 use crate::fuse::abi::rfc2025::FUSE_IOMAP;
 use crate::fuse::{ExtentDevice, Name, NodeId, Result};
+use crate::metrics::Limit;
 use files::{Claim, Files};
 pub(super) use map::map;
 pub(super) use pin::Pin;
@@ -61,12 +61,12 @@ enum Source {
     Device(Volume),
 }
 
-/// How many files the window may still have open.
-struct Seats(Arc<AtomicUsize>);
+/// How many files the window may have open.
+struct Seats(Arc<Limit>);
 
 /// Room for one, until it is closed.
 #[derive(Debug)]
-struct Seat(Arc<AtomicUsize>);
+struct Seat(Arc<Limit>);
 
 /// The window's requests on a file have ended, and there are no new ones for as long as this lives; nor are maps given.
 pub(super) struct Fence<'a> {
@@ -79,14 +79,13 @@ impl Seats {
     /// # Errors
     /// `ENFILE`: there is none.
     fn take(&self) -> Result<Seat> {
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        taken.map(|_| Seat(self.0.clone())).map_err(|_| Errno::NFILE)
+        if self.0.take(1) { Ok(Seat(self.0.clone())) } else { Err(Errno::NFILE) }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.give_back(1);
     }
 }
 
@@ -160,18 +159,19 @@ impl Source {
 }
 
 impl Extents {
-    /// No file is open. The window will have at most `max` open at a time, each with two descriptors.
-    pub(super) fn new(window: Arc<Window>, max: usize) -> Self {
-        Self::of(Source::Window(window), max)
+    /// No file is open. The window will have as many open at a time as the limit has room
+    /// for, each with two descriptors.
+    pub(super) fn new(window: Arc<Window>, limit: Arc<Limit>) -> Self {
+        Self::of(Source::Window(window), limit)
     }
 
     /// The same with the device under the share.
-    pub(super) fn on_device(volume: Volume, max: usize) -> Self {
-        Self::of(Source::Device(volume), max)
+    pub(super) fn on_device(volume: Volume, limit: Arc<Limit>) -> Self {
+        Self::of(Source::Device(volume), limit)
     }
 
-    fn of(source: Source, max: usize) -> Self {
-        Self { source, files: Files::default(), seats: Seats(Arc::new(AtomicUsize::new(max))) }
+    fn of(source: Source, limit: Arc<Limit>) -> Self {
+        Self { source, files: Files::default(), seats: Seats(limit) }
     }
 
     /// Whether the guest has the files' blocks on a disk of its own.

@@ -16,7 +16,7 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
@@ -24,6 +24,7 @@ use rustix::io::Errno;
 
 use super::{Identity, Inode};
 use crate::fuse::{NodeId, Result};
+use crate::metrics::Limit;
 
 /// A power of two; enough that the threads of a few rings seldom meet.
 const SHARDS: usize = 16;
@@ -37,8 +38,7 @@ pub(crate) struct InodeTable {
     by_node: [Shard; SHARDS],
     by_identity: [Shard; SHARDS],
     next_node: AtomicU64,
-    len: AtomicUsize,
-    max: usize,
+    limit: Arc<Limit>,
 }
 
 /// What [`InodeTable::acquire`] found.
@@ -62,8 +62,8 @@ pub(crate) enum Inserted {
 }
 
 impl InodeTable {
-    /// A table that knows the root only, and will know at most `max` files beside it.
-    pub(crate) fn new(mut root: Inode, max: usize) -> Self {
+    /// A table that knows the root only, and will know as many files beside it as the limit has room for.
+    pub(crate) fn new(mut root: Inode, limit: Arc<Limit>) -> Self {
         root.node = NodeId::ROOT;
         let table = Self {
             root: Arc::new(root),
@@ -71,8 +71,7 @@ impl InodeTable {
             by_node: Default::default(),
             by_identity: Default::default(),
             next_node: AtomicU64::new(NodeId::ROOT.0 + 1),
-            len: AtomicUsize::new(0),
-            max,
+            limit,
         };
         table.add_root();
         table
@@ -81,7 +80,7 @@ impl InodeTable {
     /// How many files the guest knows, beside the root.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+        self.limit.used()
     }
 
     /// The inode with this nodeid.
@@ -132,8 +131,9 @@ impl InodeTable {
             }
             entry.remove();
         }
-        let room = |len| (len < self.max).then_some(len + 1);
-        self.len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).map_err(|_| Errno::NFILE)?;
+        if !self.limit.take(1) {
+            return Err(Errno::NFILE);
+        }
         new.node = NodeId(self.next_node.fetch_add(1, Ordering::Relaxed));
         new.nlookup = AtomicU64::new(1);
         let new = Arc::new(new);
@@ -171,7 +171,7 @@ impl InodeTable {
             shard(&self.by_node, hash).write().find_entry(hash, |found| Arc::ptr_eq(found, inode))
         {
             entry.remove();
-            self.len.fetch_sub(1, Ordering::Relaxed);
+            self.limit.give_back(1);
         }
         true
     }
@@ -185,7 +185,7 @@ impl InodeTable {
             shard.write().retain(|inode| {
                 let keep = inode.node == NodeId::ROOT;
                 if !keep {
-                    self.len.fetch_sub(1, Ordering::Relaxed);
+                    self.limit.give_back(1);
                 }
                 keep
             });

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::{Acquired, Identity, Inode, InodeTable, Inserted, PathFd, Reference, STATX_MASK};
 use crate::fuse::NodeId;
+use crate::metrics::Limit;
 
 /// An inode with an invented identity; its descriptor is one for all.
 fn invent(fd: &PathFd, ino: u64) -> Inode {
@@ -24,7 +25,7 @@ fn some_fd() -> PathFd {
 }
 
 fn table(fd: &PathFd, max: usize) -> InodeTable {
-    InodeTable::new(invent(fd, 0), max)
+    InodeTable::new(invent(fd, 0), Arc::new(Limit::new("--max-nodes", max)))
 }
 
 /// What LOOKUP does: takes a reference to the inode with this number, known or new.

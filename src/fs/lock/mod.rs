@@ -7,6 +7,8 @@
 //! Without the option, the answer is `ENOSYS`: the guest then keeps its locks to itself. The host finds no
 //! deadlocks between owners (no `EDEADLK`): it does not for open file description locks.
 
+mod held;
+mod ranges;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,8 @@ use rustix::path::DecInt;
 use super::handle::OpenFile;
 use super::{Passthrough, sys_io};
 use crate::fuse::{Fh, Lock, LockKind, LockRequest, NodeId, Result};
+use crate::metrics::Limit;
+use held::Held;
 use waiters::{Waiter, Waiters};
 
 /// How many owners are asked at most whether a lock is theirs, see [`Locks::holder`].
@@ -32,8 +36,8 @@ const OWNERS_ASKED: usize = 64;
 /// An owner of fcntl locks on one file.
 #[derive(Clone, Debug)]
 struct Owner {
-    /// The descriptor that holds them.
-    fd: Arc<OwnedFd>,
+    /// The locks.
+    held: Arc<Held>,
     /// The guest's process.
     pid: u32,
     /// The open through which it began to lock, see [`Locks::release_handle`].
@@ -43,16 +47,9 @@ struct Owner {
 /// The owners of locks, and those who wait for one.
 #[derive(Debug)]
 pub(super) struct Locks {
-    owners: Mutex<Owners>,
-    max_owners: usize,
+    owners: Mutex<HashMap<NodeId, HashMap<u64, Owner>>>,
+    limit: Arc<Limit>,
     waiters: Waiters,
-}
-
-#[derive(Debug, Default)]
-struct Owners {
-    by_file: HashMap<NodeId, HashMap<u64, Owner>>,
-    /// Of all files together.
-    count: usize,
 }
 
 /// What an answered SETLKW calls.
@@ -68,12 +65,11 @@ pub(super) fn getlk(fs: &Passthrough, node: NodeId, request: &LockRequest) -> Re
         return Err(Errno::INVAL);
     }
     let mut lock = record::to_host(&request.lock)?;
-    let fd = match fs.locks.owner(node, request.owner) {
-        Some(owner) => owner.fd,
+    match fs.locks.owner(node, request.owner) {
+        Some(owner) => owner.held.get(&mut lock)?,
         // Nothing of the guest's is held through the open's own descriptor, so all locks are others'.
-        None => file.fd.clone(),
-    };
-    sys_io::get_lock(fd.as_fd(), &mut lock)?;
+        None => sys_io::get_lock(file.fd.as_fd(), &mut lock)?,
+    }
     let mut found = record::from_host(&lock, &request.lock)?;
     if found.kind != LockKind::Unlock {
         found.pid = fs.locks.holder(node, request.owner, &lock);
@@ -84,7 +80,7 @@ pub(super) fn getlk(fs: &Passthrough, node: NodeId, request: &LockRequest) -> Re
 /// SETLK.
 ///
 /// # Errors
-/// `EAGAIN`: another lock stands in the way. `ENOLCK`: too many owners. And as [`getlk`].
+/// `EAGAIN`: another lock stands in the way. `ENOLCK`: too many locks. And as [`getlk`].
 pub(super) fn setlk(fs: &Passthrough, node: NodeId, request: &LockRequest) -> Result<()> {
     match attempt(fs, node, request)? {
         Some(attempt) => try_once(fs, request, &attempt),
@@ -124,18 +120,14 @@ fn enabled(fs: &Passthrough, node: NodeId, request: &LockRequest) -> Result<Arc<
 /// A lock to be taken or given up, as often as it takes.
 #[derive(Debug)]
 enum Attempt {
-    Record(Arc<OwnedFd>, libc::flock),
+    Record(Arc<Held>, Lock),
     Flock(Arc<OwnedFd>, FlockOperation),
 }
 
 impl Attempt {
     fn make(&self) -> Result<()> {
         match self {
-            // POSIX allows either errno; Linux programs are used to EAGAIN.
-            Self::Record(fd, lock) => sys_io::set_lock(fd.as_fd(), lock).map_err(|error| match error {
-                Errno::ACCESS => Errno::AGAIN,
-                error => error,
-            }),
+            Self::Record(held, lock) => held.set(lock),
             Self::Flock(fd, operation) => flock(fd, *operation),
         }
     }
@@ -152,7 +144,7 @@ fn attempt(fs: &Passthrough, node: NodeId, request: &LockRequest) -> Result<Opti
         };
         return Ok(Some(Attempt::Flock(file.fd.clone(), operation)));
     }
-    let lock = record::to_host(&request.lock)?;
+    record::to_host(&request.lock)?;
     // As do_fcntl of the guest has it (check_fmode_for_setlk): our descriptor may be able to do more than
     // the guest's open.
     match request.lock.kind {
@@ -161,13 +153,13 @@ fn attempt(fs: &Passthrough, node: NodeId, request: &LockRequest) -> Result<Opti
         LockKind::Unlock if fs.locks.owner(node, request.owner).is_none() => return Ok(None),
         _ => {}
     }
-    Ok(Some(Attempt::Record(fs.locks.descriptor(fs, node, request, &file)?, lock)))
+    Ok(Some(Attempt::Record(fs.locks.held(fs, node, request, &file)?, request.lock)))
 }
 
 impl Locks {
-    /// No locks. At most `max_owners` (owner, file) pairs will be known.
-    pub(super) fn new(max_owners: usize) -> Self {
-        Self { owners: Mutex::default(), max_owners, waiters: Waiters::default() }
+    /// No locks, and nobody who waits for one. `limit` counts records, and one more for each pair of an owner and a file.
+    pub(super) fn new(limit: Arc<Limit>, waiting: Arc<Limit>) -> Self {
+        Self { owners: Mutex::default(), limit, waiters: Waiters::new(waiting) }
     }
 
     /// Ends the flock of an open file. Not left to the closing: a transfer under way may keep the
@@ -180,14 +172,17 @@ impl Locks {
     /// waiting.
     pub(super) fn release_owner(&self, node: NodeId, owner: u64) {
         let mut owners = self.owners.lock();
-        let Some(held) = owners.by_file.get(&node).and_then(|of_file| of_file.get(&owner)) else { return };
-        if let Err(error) = self.waiters.give_up(|| sys_io::set_lock(held.fd.as_fd(), &record::everything()))
-        {
+        let Some(of_file) = owners.get_mut(&node) else { return };
+        let Some(Owner { held, .. }) = of_file.get(&owner) else { return };
+        if let Err(error) = self.waiters.give_up(|| held.release()) {
             tracing::warn!(%error, "cannot give up a guest's locks on a file");
         }
         // With the queue's or another thread's attempt under way the descriptor has to stay.
-        if Arc::strong_count(&held.fd) == 1 {
-            owners.remove(node, owner);
+        if Arc::strong_count(held) == 1 {
+            of_file.remove(&owner);
+        }
+        if of_file.is_empty() {
+            owners.remove(&node);
         }
     }
 
@@ -198,7 +193,7 @@ impl Locks {
     /// of whose end the guest's kernel says nothing else.
     pub(super) fn release_handle(&self, node: NodeId, fh: Fh) {
         self.waiters.cancel(|waiter| waiter.node == node && waiter.fh == fh);
-        let owners: Vec<u64> = match self.owners.lock().by_file.get(&node) {
+        let owners: Vec<u64> = match self.owners.lock().get(&node) {
             Some(of_file) => {
                 of_file.iter().filter(|(_, owner)| owner.fh == fh).map(|(owner, _)| *owner).collect()
             }
@@ -211,10 +206,7 @@ impl Locks {
 
     /// Ends all fcntl locks on the file.
     pub(super) fn release_node(&self, node: NodeId) {
-        let mut owners = self.owners.lock();
-        let released = owners.by_file.remove(&node).unwrap_or_default();
-        owners.count -= released.len();
-        drop(owners);
+        let released = self.owners.lock().remove(&node);
         // Closes the descriptors, with which the locks go. Nobody here waits: the file is closed.
         drop(released);
     }
@@ -232,31 +224,26 @@ impl Locks {
     }
 
     fn owner(&self, node: NodeId, owner: u64) -> Option<Owner> {
-        self.owners.lock().by_file.get(&node)?.get(&owner).cloned()
+        self.owners.lock().get(&node)?.get(&owner).cloned()
     }
 
-    /// The descriptor that holds an owner's locks on a file.
-    fn descriptor(
+    /// An owner's locks on a file, perhaps none.
+    fn held(
         &self,
         fs: &Passthrough,
         node: NodeId,
         request: &LockRequest,
         file: &OpenFile,
-    ) -> Result<Arc<OwnedFd>> {
+    ) -> Result<Arc<Held>> {
         let mut owners = self.owners.lock();
-        let of_file = owners.by_file.get_mut(&node);
-        if let Some(owner) = of_file.and_then(|of_file| of_file.get_mut(&request.owner)) {
+        if let Some(owner) = owners.get_mut(&node).and_then(|of_file| of_file.get_mut(&request.owner)) {
             owner.pid = request.lock.pid;
-            return Ok(owner.fd.clone());
+            return Ok(owner.held.clone());
         }
-        if owners.count >= self.max_owners {
-            return Err(Errno::NOLCK);
-        }
-        let fd = Arc::new(open_for_locks(fs, file)?);
-        let owner = Owner { fd: fd.clone(), pid: request.lock.pid, fh: request.fh };
-        owners.by_file.entry(node).or_default().insert(request.owner, owner);
-        owners.count += 1;
-        Ok(fd)
+        let held = Arc::new(Held::new(&self.limit, || open_for_locks(fs, file))?);
+        let owner = Owner { held: held.clone(), pid: request.lock.pid, fh: request.fh };
+        owners.entry(node).or_default().insert(request.owner, owner);
+        Ok(held)
     }
 
     /// The guest's process that holds the lock which `GETLK` found; 0 where it is none of this guest's, or
@@ -266,7 +253,7 @@ impl Locks {
     /// own way: so the holder is the one owner whose descriptor finds nothing in the way of an exclusive
     /// lock on the same range.
     fn holder(&self, node: NodeId, asking: u64, found: &libc::flock) -> u32 {
-        let others: Vec<Owner> = match self.owners.lock().by_file.get(&node) {
+        let others: Vec<Owner> = match self.owners.lock().get(&node) {
             Some(of_file) => of_file
                 .iter()
                 .filter(|(owner, _)| **owner != asking)
@@ -277,21 +264,9 @@ impl Locks {
         };
         let holds = |owner: &&Owner| {
             let mut probe = record::exclusive(found);
-            sys_io::get_lock(owner.fd.as_fd(), &mut probe).is_ok() && record::is_free(&probe)
+            owner.held.get(&mut probe).is_ok() && record::is_free(&probe)
         };
         others.iter().find(holds).map_or(0, |owner| owner.pid)
-    }
-}
-
-impl Owners {
-    fn remove(&mut self, node: NodeId, owner: u64) {
-        let Some(of_file) = self.by_file.get_mut(&node) else { return };
-        if of_file.remove(&owner).is_some() {
-            self.count -= 1;
-        }
-        if of_file.is_empty() {
-            self.by_file.remove(&node);
-        }
     }
 }
 

@@ -9,8 +9,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::{record, sys_io};
-use crate::fs::Config;
 use crate::fs::tests::files::Share;
+use crate::fs::{Config, Limits};
 use crate::fuse::*;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -24,7 +24,11 @@ struct Locked {
 
 impl Locked {
     fn new() -> Self {
-        let share = Share::new(Config { posix_lock: true, flock: true, ..Config::default() });
+        Self::within(Limits::default())
+    }
+
+    fn within(limits: Limits) -> Self {
+        let share = Share::new(Config { posix_lock: true, flock: true, limits, ..Config::default() });
         let node = share.file("a", b"");
         let fh = share.open(node, libc::O_RDWR).unwrap().fh;
         Self { share, node, fh }
@@ -171,4 +175,37 @@ fn without_the_option_the_guest_is_on_its_own() {
     assert_eq!(share.fs.setlk(node, &request), Err(Errno::NOSYS));
     assert_eq!(share.fs.getlk(node, &request), Err(Errno::NOSYS));
     assert_eq!(share.fs.setlk(node, &LockRequest { flock: true, ..request }), Ok(()));
+}
+
+/// What is held for the guest counts: the descriptor of an owner, each record, and each that waits.
+#[test]
+fn locks_are_bounded_and_come_back() {
+    let locked = Locked::within(Limits { max_locks: 6, max_lock_waiters: 2, ..Limits::default() });
+    let limits = locked.share.fs.limits();
+    let used = |name| limits.iter().find(|limit| limit.name() == name).unwrap().used();
+    // One descriptor and four records.
+    for start in [0, 20, 40, 60] {
+        locked.set(1, LockKind::Write, start, start + 9).unwrap();
+    }
+    assert_eq!(used("--max-locks"), 5);
+    locked.set(1, LockKind::Write, 80, 89).unwrap();
+    assert_eq!(locked.set(1, LockKind::Write, 100, 109), Err(Errno::NOLCK));
+    assert_eq!(locked.set(2, LockKind::Read, 200, 201), Err(Errno::NOLCK), "another owner needs two");
+    // In the middle of a record: one becomes two.
+    assert_eq!(locked.set(1, LockKind::Unlock, 24, 25), Err(Errno::NOLCK));
+    // What was refused changed nothing, here or on the host.
+    let found = locked.share.fs.getlk(locked.node, &locked.request(2, LockKind::Read, 24, 25)).unwrap();
+    assert_eq!((found.start, found.end, found.kind), (20, 29, LockKind::Write), "asking needs no room");
+    locked.set(1, LockKind::Write, 0, 89).unwrap();
+    assert_eq!(used("--max-locks"), 2);
+    let waits: Vec<_> =
+        (2..5).map(|owner| locked.wait(&locked.request(owner, LockKind::Write, 0, 0))).collect();
+    assert_eq!(waits[2].recv_timeout(SOON).unwrap(), Err(Errno::NOLCK));
+    locked.share.release(locked.node, locked.fh).unwrap();
+    for wait in &waits[..2] {
+        assert_eq!(wait.recv_timeout(SOON).unwrap(), Err(Errno::INTR));
+    }
+    drop(waits);
+    locked.share.fs.destroy();
+    assert_eq!(used("--max-locks"), 0);
 }

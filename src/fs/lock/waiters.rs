@@ -15,9 +15,8 @@ use rustix::io::Errno;
 
 use super::{Attempt, Done};
 use crate::fuse::{Fh, NodeId, Result};
+use crate::metrics::Limit;
 
-/// More would make a round too long.
-const MAX_WAITERS: usize = 4096;
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(100);
 
@@ -34,12 +33,14 @@ pub(super) struct Waiter {
 }
 
 /// All of them, and the thread.
-#[derive(Default)]
-pub(super) struct Waiters(Arc<Shared>);
+pub(super) struct Waiters {
+    shared: Arc<Shared>,
+    limit: Arc<Limit>,
+}
 
 impl std::fmt::Debug for Waiters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiters").field("waiting", &self.0.state.lock().queue.len()).finish()
+        f.debug_struct("Waiters").field("waiting", &self.shared.state.lock().queue.len()).finish()
     }
 }
 
@@ -60,34 +61,43 @@ struct State {
 }
 
 impl Waiters {
+    /// Nobody waits.
+    pub(super) fn new(limit: Arc<Limit>) -> Self {
+        Self { shared: Arc::default(), limit }
+    }
+
     /// Makes a request wait. Where that is impossible it is answered at once with `ENOLCK`.
     pub(super) fn add(&self, waiter: Waiter) {
-        let mut state = self.0.state.lock();
-        if state.queue.len() >= MAX_WAITERS || !self.serve(&mut state) {
+        let mut state = self.shared.state.lock();
+        let room = state.queue.len() < self.limit.max();
+        if !room {
+            self.limit.refuse();
+        }
+        if !room || !self.serve(&mut state) {
             drop(state);
             return (waiter.done)(Err(Errno::NOLCK));
         }
         state.queue.push_back(waiter);
         // What was given up between the attempt that failed and now must not be missed.
         state.stirred = true;
-        self.0.changed.notify_one();
+        self.shared.changed.notify_one();
     }
 
     /// Does what gives a lock up, and has the waiting try again. Never in the middle of a round: the first
     /// would miss the lock, and a later one get it.
     pub(super) fn give_up<T>(&self, act: impl FnOnce() -> T) -> T {
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         let done = act();
         if !state.queue.is_empty() {
             state.stirred = true;
-            self.0.changed.notify_one();
+            self.shared.changed.notify_one();
         }
         done
     }
 
     /// Ends the waiting of those with `EINTR`.
     pub(super) fn cancel(&self, whom: impl Fn(&Waiter) -> bool) {
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         let cancelled = state.take(|waiter| whom(waiter).then_some(Err(Errno::INTR)));
         drop(state);
         answer(cancelled);
@@ -96,7 +106,7 @@ impl Waiters {
     /// Sees to it that the thread runs; false where it cannot be had.
     fn serve(&self, state: &mut State) -> bool {
         if !state.served {
-            let shared = self.0.clone();
+            let shared = self.shared.clone();
             let name = "lock-waiter".to_owned();
             state.served = std::thread::Builder::new().name(name).spawn(move || shared.run()).is_ok();
         }
@@ -149,7 +159,7 @@ impl Drop for Waiters {
     /// Everyone gets an answer, and the thread ends.
     fn drop(&mut self) {
         self.cancel(|_| true);
-        self.0.changed.notify_one();
+        self.shared.changed.notify_one();
     }
 }
 

@@ -143,6 +143,28 @@ fn handles_are_bounded_and_come_back() {
 }
 
 #[test]
+fn one_request_reserves_no_more_than_it_may() {
+    let limits = Limits { max_allocate: 8192, max_xattr: 5, ..Limits::default() };
+    let share = Share::new(Config { limits, xattr: true, ..Config::default() });
+    let node = share.file("a", b"");
+    let fh = share.open(node, libc::O_RDWR).unwrap().fh;
+    assert_eq!(share.fs.fallocate(node, fh, 0, 8193, 0), Err(Errno::FBIG));
+    assert_eq!(share.fs.fallocate(node, fh, 0, 8192, 0), Ok(()));
+    let zero_range = u32::try_from(libc::FALLOC_FL_ZERO_RANGE).unwrap();
+    assert_ne!(share.fs.fallocate(node, fh, 0, 8192, zero_range), Err(Errno::FBIG));
+    assert_eq!(share.fs.fallocate(node, fh, 0, 8193, zero_range), Err(Errno::FBIG));
+    // Gives space back.
+    let punch = u32::try_from(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).unwrap();
+    assert_ne!(share.fs.fallocate(node, fh, 0, 1 << 20, punch), Err(Errno::FBIG));
+
+    let set = |value: &[u8]| share.fs.setxattr(Caller::default(), node, c"user.a", value, 0, false);
+    assert_eq!(set(b"123456"), Err(Errno::TOOBIG));
+    assert_eq!(set(b"12345"), Ok(()));
+    let refusals = |name| share.fs.limits().iter().find(|limit| limit.name() == name).unwrap().refusals();
+    assert_eq!((refusals("--max-allocate"), refusals("--max-xattr")), (2, 1));
+}
+
+#[test]
 fn the_first_open_decides_the_mode() {
     let share = Share::new(Config::default());
     let node = share.file("a", b"");

@@ -1,0 +1,5 @@
+//! What is counted?
+
+mod limit;
+
+pub use limit::Limit;
