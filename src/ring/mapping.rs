@@ -11,6 +11,8 @@ use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::shrunk::Watch;
+
 /// `f_type` of a hugetlbfs file, memfds with `MFD_HUGETLB` included (`linux/magic.h`).
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 
@@ -25,6 +27,8 @@ pub(super) struct Mapping {
     lead: usize,
     /// How many bytes were asked for.
     size: usize,
+    /// Ended before the mapping is unmapped.
+    watch: Option<Watch>,
 }
 
 // SAFETY: a mapping is an address range that stays valid until drop; it has no thread affinity, and
@@ -72,7 +76,10 @@ impl Mapping {
             )
         }?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
-        Ok(Self { base, length, lead: lead_bytes, size })
+        // From here on it is unmapped whatever happens.
+        let mut mapping = Self { base, length, lead: lead_bytes, size, watch: None };
+        mapping.watch = Some(Watch::new(base, length, usize::try_from(page).map_err(|_| Errno::INVAL)?)?);
+        Ok(mapping)
     }
 
     /// The address of byte `offset`, if `len` bytes from there on lie in the mapping.
@@ -94,6 +101,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.watch = None;
         // SAFETY: base and length are what mmap gave; every user of the memory holds the owner of this
         // mapping, so nobody reaches it any more.
         let outcome = unsafe { munmap(self.base.as_ptr().cast(), self.length) };

@@ -20,7 +20,8 @@
 //! come too late fail. The pool ends when its last ring and the device let go of it.
 //!
 //! What a guest may do: a malformed chain is given back with length 0; an available ring that
-//! claims the impossible stops its own ring, and nothing else.
+//! claims the impossible stops its own ring, and nothing else. Of a front-end that takes memory away under a running ring
+//! the ring sees zeroes from then on.
 
 mod busy_poll;
 mod chain;
@@ -34,6 +35,7 @@ mod offload;
 mod queue;
 mod request;
 mod service;
+mod shrunk;
 mod slot;
 mod worker;
 

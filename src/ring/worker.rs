@@ -15,6 +15,7 @@ use super::engine::{self, Engine, Events, Sources, Wait};
 use super::handle::{Notifiers, RingConfig, RingOptions, Stopped, Surroundings};
 use super::queue::{Addresses, Queue, Runaway, SharedMemory};
 use super::request::Requests;
+use super::shrunk;
 use crate::metrics::Limit;
 
 /// Requests taken before what was answered is told to the driver: enough to spare calls, few enough
@@ -141,6 +142,11 @@ impl Worker<'_> {
         let mut stopping = false;
         loop {
             let more = !stopping && self.take_requests();
+            if shrunk::news() {
+                tracing::error!(
+                    "the front-end has made a file shorter that holds guest memory: zeroes stand in its place"
+                );
+            }
             self.note_waiting();
             self.publish();
             if stopping && self.requests.in_flight() == 0 {

@@ -20,6 +20,7 @@ mod listening;
 mod log;
 mod refusals;
 mod sandbox;
+mod shrunk;
 mod signals;
 mod window;
 mod window_attack;

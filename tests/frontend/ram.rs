@@ -44,6 +44,12 @@ impl Ram {
             .collect()
     }
 
+    /// Cuts the file of a region to `len` bytes, under the mappings that there are. What is behind must not be touched by
+    /// the guest itself any more.
+    pub fn cut(&self, region: usize, len: u64) {
+        rustix::fs::ftruncate(&self.regions[region].memfd, len).expect("ftruncate");
+    }
+
     /// Takes `len` bytes of memory, aligned to 16; never given back but by [`rewind`](Self::rewind).
     pub fn alloc(&mut self, len: u64) -> u64 {
         let at = self.next.next_multiple_of(16);
