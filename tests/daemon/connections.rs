@@ -1,13 +1,13 @@
 //! Front-ends that come and go: in the middle of a handshake, and one after the other.
 
-use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VringConfigData};
 
+pub(crate) use super::frontend::daemon::{Counted, belongings};
 use super::frontend::ram::Ram;
 use super::frontend::virtq::Virtq;
 use super::{Daemon, assert_no_panic, eventually, exercise, modes, signals, wait_until_ready};
@@ -86,30 +86,6 @@ fn a_handshake_that_broke_off_ends_a_daemon_that_does_not_keep_listening() {
             assert!(!daemon.socket().exists());
         }
     }
-}
-
-/// How many of each kind.
-pub(crate) type Counted = BTreeMap<String, usize>;
-
-fn count(things: impl Iterator<Item = String>) -> Counted {
-    things.fold(Counted::new(), |mut counted, thing| {
-        *counted.entry(thing).or_default() += 1;
-        counted
-    })
-}
-
-/// What a serving process has: descriptors by what they lead to, threads by name, mappings of guest memory.
-pub(crate) fn belongings(daemon: &Daemon) -> (Counted, Counted, usize) {
-    let proc = PathBuf::from(format!("/proc/{}", daemon.serving_pid()));
-    let entries = |name| std::fs::read_dir(proc.join(name)).expect(name).flatten().map(|entry| entry.path());
-    let descriptors = entries("fd").filter_map(|path| std::fs::read_link(path).ok());
-    let threads = entries("task").filter_map(|path| std::fs::read_to_string(path.join("comm")).ok());
-    let maps = std::fs::read_to_string(proc.join("maps")).expect("maps");
-    (
-        count(descriptors.map(|target| target.display().to_string())),
-        count(threads.map(|name| name.trim().to_owned())),
-        maps.matches("/memfd:guest").count(),
-    )
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A daemon under test, as a child process on a fresh share.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -153,4 +154,28 @@ impl Drop for Daemon {
             eprintln!("--- the daemon's log ---\n{}", self.log());
         }
     }
+}
+
+/// How many of each kind.
+pub type Counted = BTreeMap<String, usize>;
+
+fn count(things: impl Iterator<Item = String>) -> Counted {
+    things.fold(Counted::new(), |mut counted, thing| {
+        *counted.entry(thing).or_default() += 1;
+        counted
+    })
+}
+
+/// What a serving process has: descriptors by what they lead to, threads by name, mappings of guest memory.
+pub fn belongings(daemon: &Daemon) -> (Counted, Counted, usize) {
+    let proc = PathBuf::from(format!("/proc/{}", daemon.serving_pid()));
+    let entries = |name| std::fs::read_dir(proc.join(name)).expect(name).flatten().map(|entry| entry.path());
+    let descriptors = entries("fd").filter_map(|path| std::fs::read_link(path).ok());
+    let threads = entries("task").filter_map(|path| std::fs::read_to_string(path.join("comm")).ok());
+    let maps = std::fs::read_to_string(proc.join("maps")).expect("maps");
+    (
+        count(descriptors.map(|target| target.display().to_string())),
+        count(threads.map(|name| name.trim().to_owned())),
+        maps.matches("/memfd:guest").count(),
+    )
 }

@@ -18,6 +18,11 @@ impl Client {
         client
     }
 
+    /// Before INIT.
+    pub fn unmounted(guest: Guest) -> Self {
+        Self { guest, queue: 1, unique: 0 }
+    }
+
     /// Sends INIT; the body of its answer.
     pub fn init(&mut self) -> Result<Vec<u8>, i32> {
         let body = Body::new().u32(7).u32(46).u32(1 << 20).u32(0x73ff_fffb).u32(0x1ff).bytes(&[0; 44]);

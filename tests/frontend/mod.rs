@@ -12,6 +12,7 @@
     clippy::cast_sign_loss
 )]
 
+pub mod arsenal;
 pub mod daemon;
 pub mod fuse;
 pub mod guest;
