@@ -9,6 +9,7 @@
 //! | [`ring`] | how do bytes move between a virtqueue, guest memory and host files? |
 //! | [`fuse`] | what does a FUSE message mean, and what does its answer look like? |
 //! | [`fs`] | how is a FUSE operation done on a host directory? |
+//! | [`identity`] | which host id and which name stand for what the guest says? |
 //! | [`extents`] | which part of the window stands for which file, and what may be done there? |
 //!
 //! And the house across the street, the load generator `extentfsd-bench`, which knows the daemon only by its socket:
@@ -19,7 +20,7 @@
 //! | [`bench`](mod@bench) | how fast is a daemon, and what does it cost? |
 //!
 //! Dependencies point downwards: `vhost` and `ring` know `fuse`, `fuse` knows only its own
-//! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues, and `extents`, below all, of neither. `bench` knows `frontend`,
+//! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues, and `extents` and `identity`, below all, of neither. `bench` knows `frontend`,
 //! and `frontend` of the others only [`fuse::abi`], the layout of messages.
 
 pub mod bench;
@@ -29,6 +30,7 @@ pub mod extents;
 pub mod frontend;
 pub mod fs;
 pub mod fuse;
+pub mod identity;
 pub mod ring;
 pub mod sandbox;
 pub mod vhost;
