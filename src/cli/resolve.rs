@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::args::{AttributeArgs, CommandLine};
+use super::args::{AttributeArgs, CommandLine, SandboxArgs};
 use super::options::{
     Cache, Device, ExtentDevice, ExtentSource, InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps,
-    Negotiation, Nofile, Note, Options, Rings, Sandbox, Share, Socket, Timeouts, Window,
+    Negotiation, Nofile, Note, Options, Rings, Sandbox, SandboxMode, Share, Socket, Timeouts, Window,
 };
 use super::values::MigrationMode;
 use super::{ParseExit, compat, unavailable};
@@ -161,6 +161,31 @@ fn deprecations(line: &CommandLine, file_handles_as_written: Option<&str>) -> Ve
     .collect()
 }
 
+/// Maps of ids need the namespace that they are of, and the kernel takes no id twice.
+fn user_namespace(sandbox: &SandboxArgs) -> Result<(), String> {
+    for (option, map) in [("--uid-map", &sandbox.uid_map), ("--gid-map", &sandbox.gid_map)] {
+        if !map.is_empty() && sandbox.sandbox != SandboxMode::Namespace {
+            return Err(format!("{option} needs --sandbox namespace, which makes the user namespace"));
+        }
+        let twice = [
+            ("inside", mapped_twice(map.iter().map(|range| (range.inside, range.count)))),
+            ("outside", mapped_twice(map.iter().map(|range| (range.outside, range.count)))),
+        ];
+        if let Some((side, id)) = twice.into_iter().find_map(|(side, id)| Some((side, id?))) {
+            return Err(format!("{option} maps the id {id} {side} twice"));
+        }
+    }
+    Ok(())
+}
+
+/// An id that is in two of these ranges, each its first id and its length.
+fn mapped_twice(ranges: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
+    let mut ranges: Vec<(u32, u32)> = ranges.collect();
+    ranges.sort_unstable();
+    let twice = ranges.iter().zip(ranges.iter().skip(1)).find(|((a, count), (b, _))| b - a < *count);
+    twice.map(|(_, (id, _))| *id)
+}
+
 /// The host applies ACLs, and knows them by their names.
 fn acl_names(attributes: &AttributeArgs) -> Result<(), String> {
     let Some(map) = attributes.xattrmap.as_ref().filter(|_| attributes.posix_acl != Negotiation::Never)
@@ -225,6 +250,7 @@ fn contradictions(line: &CommandLine) -> Result<(), String> {
     }
     extent_source(line)?;
     acl_names(&line.attributes)?;
+    user_namespace(&line.sandbox)?;
     if line.migration.migration_mode == MigrationMode::FileHandles {
         let unnecessary = [
             ("--migration-confirm-paths", line.migration.migration_confirm_paths),

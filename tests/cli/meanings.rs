@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use caps::Capability;
 use extentfsd::cli::{
-    self, Cache, Command, Direct, Engine, ExtentDevice, ExtentDialect, InodeFileHandles, LogLevel, ModCaps,
-    Negotiation, Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
+    self, Cache, Command, Direct, Engine, ExtentDevice, ExtentDialect, IdMap, InodeFileHandles, LogLevel,
+    ModCaps, Negotiation, Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
 };
 
 use extentfsd::identity::{IdRule, IdTranslation};
@@ -141,6 +141,13 @@ const MEANINGS: &[(&str, Change)] = &[
             ModCaps { add: vec![Capability::CAP_SYS_ADMIN], drop: vec![Capability::CAP_CHOWN] };
     }),
     ("--modcaps -mknod", |o| o.sandbox.modcaps.drop = vec![Capability::CAP_MKNOD]),
+    ("--uid-map :0:1000:1: --uid-map /1/100000/9/ --gid-map :0:100:1:", |o| {
+        o.sandbox.uid_map = vec![
+            IdMap { inside: 0, outside: 1000, count: 1 },
+            IdMap { inside: 1, outside: 100_000, count: 9 },
+        ];
+        o.sandbox.gid_map = vec![IdMap { inside: 0, outside: 100, count: 1 }];
+    }),
     ("--log-level error", |o| o.log.level = LogLevel::Error),
     ("--log-level WARN", |o| o.log.level = LogLevel::Warn),
     ("--log-level debug", |o| o.log.level = LogLevel::Debug),

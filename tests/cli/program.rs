@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use assert_cmd::Command as Program;
 use extentfsd::cli::Command;
 
-use crate::{MINIMAL, options, parse};
+use crate::{options, parse};
 
 fn program(line: &str) -> assert_cmd::assert::Assert {
     Program::cargo_bin("extentfsd").unwrap().args(line.split_whitespace()).assert()

@@ -100,6 +100,18 @@ fn a_wrong_line_gets_one_line_that_names_the_option() {
         ("--fd 3 --shared-dir / --modcaps=-dac_read_search", "--modcaps"),
         ("--fd 3 --shared-dir / --uid-map 0:0:1", "--uid-map"),
         ("--fd 3 --shared-dir / --gid-map :0:0:0:", "--gid-map"),
+        ("--fd 3 --shared-dir / --uid-map :0:1:2/", "--uid-map"),
+        ("--fd 3 --shared-dir / --uid-map a0a1a2a", "--uid-map"),
+        ("--fd 3 --shared-dir / --sandbox none --uid-map :0:0:1:", "--uid-map needs --sandbox namespace"),
+        ("--fd 3 --shared-dir / --sandbox chroot --gid-map :0:0:1:", "--gid-map needs --sandbox namespace"),
+        (
+            "--fd 3 --shared-dir / --uid-map :5:100:1: --uid-map :0:1000:6:",
+            "--uid-map maps the id 5 inside twice",
+        ),
+        (
+            "--fd 3 --shared-dir / --gid-map :0:1000:6: --gid-map :6:1005:1:",
+            "--gid-map maps the id 1005 outside twice",
+        ),
         ("--fd 3 --shared-dir / --xattrmap :ok:all:::bad", "--xattrmap"),
         ("--fd 3 --shared-dir / --xattrmap :good:all:::", "rule 1: there is no type 'good'"),
         ("--fd 3 --shared-dir / --xattrmap :ok:all:::/bad/every///", "rule 2: there is no scope 'every'"),
