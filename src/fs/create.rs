@@ -5,7 +5,6 @@
 //! either fails with `EEXIST` or has made something new. The security label, where the guest sends one,
 //! is set before the guest hears of the file; a file that cannot be labelled does not stay.
 
-use std::borrow::Cow;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -41,7 +40,7 @@ fn as_caller<T>(
 }
 
 /// The security label of something that is about to be made: name and value on the host.
-struct Label<'a>(Option<(Cow<'a, CStr>, Cow<'a, [u8]>)>);
+struct Label<'a>(Option<xattr::Attribute<'a>>);
 
 impl<'a> Label<'a> {
     /// The one that the guest sends, if it does.

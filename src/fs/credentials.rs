@@ -15,7 +15,9 @@
 //! The guest's kernel has checked the caller's permissions already (virtio-fs mounts always have
 //! `default_permissions`), and it alone knows all the groups of the caller. Where it does not tell us the
 //! one that matters (`FUSE_CREATE_SUPP_GROUP`), or an ACL may make any other matter,
-//! `CAP_DAC_OVERRIDE` is kept, or the host would refuse what the guest has rightly allowed.
+//! `CAP_DAC_OVERRIDE` is kept, or the host would refuse what the guest has rightly allowed. The same where the guest's root
+//! is another user on the host (`--translate-uid`): a rule says whose his files are, and not that he may not
+//! make them. What else root may do is not his: he makes no devices.
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, getegid, geteuid, getgroups};
@@ -135,7 +137,7 @@ fn switch(
     if change_uid {
         set_thread_res_uid(None, Uid::from_raw(uid), None)?;
         guard.uid = true;
-        if override_permissions {
+        if override_permissions || caller.uid == 0 {
             let mut sets = capabilities(None)?;
             if sets.permitted.contains(CapabilitySet::DAC_OVERRIDE) {
                 sets.effective |= CapabilitySet::DAC_OVERRIDE;

@@ -138,16 +138,15 @@ pub(super) fn removexattr(fs: &Passthrough, node: NodeId, name: &CStr) -> Result
     host_remove(DecInt::from_fd(&fd).as_c_str(), &*name)
 }
 
-/// Name and value on the host of an attribute that a guest wants set. Also for the label of a new file.
+/// Name and value on the host.
+pub(super) type Attribute<'a> = (Cow<'a, CStr>, Cow<'a, [u8]>);
+
+/// What the host is to have for an attribute that a guest wants set. Also for the label of a new file.
 ///
 /// # Errors
 /// As [`setxattr`], for everything that can be known before the file is looked at. `EPERM` also for capabilities that
 /// would belong to a forbidden user.
-pub(super) fn to_host<'a>(
-    fs: &Passthrough,
-    name: &'a CStr,
-    value: &'a [u8],
-) -> Result<(Cow<'a, CStr>, Cow<'a, [u8]>)> {
+pub(super) fn to_host<'a>(fs: &Passthrough, name: &'a CStr, value: &'a [u8]) -> Result<Attribute<'a>> {
     let name = host_name(fs, name)?;
     if value.len() > MAX {
         return Err(Errno::TOOBIG);

@@ -104,6 +104,26 @@ fn the_hosts_id_decides_what_a_caller_may() {
 }
 
 #[test]
+fn the_guests_root_makes_files_everywhere_but_no_devices() {
+    if !is_root() {
+        return;
+    }
+    let share = share(&["map:0:100000:65536"], &["map:0:100000:65536"]);
+    let path = share.dir.path().join("d");
+    std::fs::create_dir(&path).unwrap();
+    chown(&path, Some(101_000), Some(101_000)).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+    let node = share.lookup(NodeId::ROOT, "d").unwrap().node;
+    let made = share.fs.mkdir(caller(0, 0), node, name(c"a"), &new(0o755)).unwrap();
+    assert_eq!((made.attr.uid, on_host(&share, "d/a")), (0, (100_000, 100_000)));
+    assert_eq!(share.fs.access(caller(0, 0), node, 7), Ok(()));
+    let refused = share.fs.mkdir(caller(1001, 0), node, name(c"b"), &new(0o755));
+    assert_eq!(refused.unwrap_err(), Errno::ACCESS);
+    let null = new(libc::S_IFCHR | 0o666);
+    assert_eq!(share.fs.mknod(caller(0, 0), node, name(c"null"), 0x103, &null).unwrap_err(), Errno::PERM);
+}
+
+#[test]
 fn a_forbidden_id_makes_nothing_and_gets_nothing() {
     let share = share(&["forbid-guest:5:2"], &["forbid-guest:5:2"]);
     let node = share.make("file").unwrap().node;
