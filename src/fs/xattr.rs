@@ -51,6 +51,7 @@ pub(super) fn setxattr(
     flags: u32,
     kill_sgid: bool,
 ) -> Result<()> {
+    check_enabled(fs)?;
     let (name, value) = to_host(fs, name, value)?;
     let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
     let fd = fs.path_fd(&fs.node(node)?)?;
@@ -78,6 +79,7 @@ pub(super) fn getxattr(
     size: u32,
     value: &mut Vec<u8>,
 ) -> Result<u32> {
+    check_enabled(fs)?;
     let name = absent(host_name(fs, name))?;
     let fd = fs.path_fd(&fs.node(node)?)?;
     thread::prepare(fs)?;
@@ -129,6 +131,7 @@ pub(super) fn listxattr(fs: &Passthrough, node: NodeId, size: u32, names: &mut V
 /// # Errors
 /// As [`setxattr`]; `ENODATA`, also for a name that gets too long by the map.
 pub(super) fn removexattr(fs: &Passthrough, node: NodeId, name: &CStr) -> Result<()> {
+    check_enabled(fs)?;
     let name = match host_name(fs, name) {
         Err(Errno::RANGE) => return Err(Errno::NODATA),
         name => name?,
@@ -144,7 +147,7 @@ pub(super) type Attribute<'a> = (Cow<'a, CStr>, Cow<'a, [u8]>);
 /// What the host is to have for an attribute that a guest wants set. Also for the label of a new file.
 ///
 /// # Errors
-/// As [`setxattr`], for everything that can be known before the file is looked at. `EPERM` also for capabilities that
+/// As [`setxattr`], for everything that can be known before the file is looked at, but `ENOSYS`. `EPERM` also for capabilities that
 /// would belong to a forbidden user.
 pub(super) fn to_host<'a>(fs: &Passthrough, name: &'a CStr, value: &'a [u8]) -> Result<Attribute<'a>> {
     let name = host_name(fs, name)?;
@@ -199,9 +202,8 @@ fn check_enabled(fs: &Passthrough) -> Result<()> {
 /// The host's name for a guest's.
 ///
 /// # Errors
-/// `ENOSYS`, `EOPNOTSUPP`, `EPERM` and `ERANGE` as in [`setxattr`].
+/// `EOPNOTSUPP`, `EPERM` and `ERANGE` as in [`setxattr`].
 fn host_name<'a>(fs: &Passthrough, guest: &'a CStr) -> Result<Cow<'a, CStr>> {
-    check_enabled(fs)?;
     if is_acl(guest) && !fs.serves_acl() {
         return Err(Errno::OPNOTSUPP);
     }
