@@ -17,7 +17,7 @@
 //! one that matters (`FUSE_CREATE_SUPP_GROUP`), or an ACL may make any other matter,
 //! `CAP_DAC_OVERRIDE` is kept, or the host would refuse what the guest has rightly allowed. The same where the guest's root
 //! is another user on the host (`--translate-uid`): a rule says whose his files are, and not that he may not
-//! make them. What else root may do is not his: he makes no devices.
+//! make them, so he keeps `CAP_FSETID` too. What else root may do is not his: he makes no devices.
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, getegid, geteuid, getgroups};
@@ -137,12 +137,18 @@ fn switch(
     if change_uid {
         set_thread_res_uid(None, Uid::from_raw(uid), None)?;
         guard.uid = true;
-        if override_permissions || caller.uid == 0 {
+        let kept = if caller.uid == 0 {
+            CapabilitySet::DAC_OVERRIDE | CapabilitySet::FSETID
+        } else if override_permissions {
+            CapabilitySet::DAC_OVERRIDE
+        } else {
+            CapabilitySet::empty()
+        };
+        if !kept.is_empty() {
             let mut sets = capabilities(None)?;
-            if sets.permitted.contains(CapabilitySet::DAC_OVERRIDE) {
-                sets.effective |= CapabilitySet::DAC_OVERRIDE;
-                set_capabilities(None, sets)?;
-            }
+            // Those of them that the daemon has itself.
+            sets.effective |= kept & sets.permitted;
+            set_capabilities(None, sets)?;
         }
     }
     Ok(guard)

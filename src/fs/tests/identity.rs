@@ -117,6 +117,12 @@ fn the_guests_root_makes_files_everywhere_but_no_devices() {
     let made = share.fs.mkdir(caller(0, 0), node, name(c"a"), &new(0o755)).unwrap();
     assert_eq!((made.attr.uid, on_host(&share, "d/a")), (0, (100_000, 100_000)));
     assert_eq!(share.fs.access(caller(0, 0), node, 7), Ok(()));
+    // And has the set-group-ID bit that he asks for, in a group that is not his.
+    chown(&path, Some(101_000), Some(100_077)).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o2700)).unwrap();
+    let program = new(libc::S_IFREG | 0o2755);
+    let made = share.fs.mknod(caller(0, 0), node, name(c"p"), 0, &program).unwrap();
+    assert_eq!((made.attr.gid, made.attr.mode & 0o7777), (77, 0o2755));
     let refused = share.fs.mkdir(caller(1001, 0), node, name(c"b"), &new(0o755));
     assert_eq!(refused.unwrap_err(), Errno::ACCESS);
     let null = new(libc::S_IFCHR | 0o666);
