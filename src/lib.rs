@@ -9,6 +9,7 @@
 //! | [`ring`] | how do bytes move between a virtqueue, guest memory and host files? |
 //! | [`fuse`] | what does a FUSE message mean, and what does its answer look like? |
 //! | [`fs`] | how is a FUSE operation done on a host directory? |
+//! | [`identity`] | which host id and which name stand for what the guest says? |
 //! | [`metrics`] | what is counted? |
 //! | [`extents`] | which part of the window stands for which file, and what may be done there? |
 //!
@@ -20,7 +21,7 @@
 //! | [`bench`](mod@bench) | how fast is a daemon, and what does it cost? |
 //!
 //! Dependencies point downwards: `vhost` and `ring` know `fuse`, `fuse` knows only its own
-//! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues, and `extents` and
+//! [`fuse::FileSystem`] trait, which `fs` implements; nothing in `fs` knows of virtqueues, and `extents`, `identity` and
 //! `metrics`, below all, of neither. `bench` knows `frontend`,
 //! and `frontend` of the others only [`fuse::abi`], the layout of messages.
 
@@ -31,6 +32,7 @@ pub mod extents;
 pub mod frontend;
 pub mod fs;
 pub mod fuse;
+pub mod identity;
 pub mod metrics;
 pub mod ring;
 pub mod sandbox;

@@ -93,9 +93,8 @@ impl Target {
         let mut scene = Scene { client: Some(client), daemon: &daemon, share: daemon.share() };
         let done = catch_unwind(AssertUnwindSafe(|| {
             (case.act)(&mut scene)?;
-            match (case.after, scene.client.as_mut()) {
-                (After::SameConnection, Some(client)) => serve(client, "same"),
-                _ => {}
+            if let (After::SameConnection, Some(client)) = (case.after, scene.client.as_mut()) {
+                serve(client, "same");
             }
             Ok(())
         }));

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+
 use crate::check::{Check, Outcome, Place, refused, same};
 use crate::sys::as_user;
 
@@ -18,6 +20,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "setuid-cleared-by-truncate", run: setuid_cleared_by_truncate },
     Check { name: "setuid-cleared-by-chown", run: setuid_cleared_by_chown },
     Check { name: "setuid-kept-for-root", run: setuid_kept_for_root },
+    Check { name: "capabilities-go-with-contents", run: capabilities_go_with_contents },
     Check { name: "sticky-directory", run: sticky_directory },
     Check { name: "chmod-by-others", run: chmod_by_others },
     Check { name: "users-at-once", run: users_at_once },
@@ -152,6 +155,30 @@ fn setuid_kept_for_root(place: &Place) -> Outcome {
     let path = program(place)?;
     OpenOptions::new().append(true).open(&path)?.write_all(b"more")?;
     same("mode after a write by root", mode(&path)?, 0o6777)
+}
+
+/// Whoever changes a program takes its capabilities away, root too.
+fn capabilities_go_with_contents(place: &Place) -> Outcome {
+    const NAME: &str = "security.capability";
+    // struct vfs_cap_data, version 2: CAP_NET_RAW, permitted and effective.
+    let value: Vec<u8> = [0x0200_0001_u32, 1 << 13, 0, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+    let path = place.file("program", b"#!/bin/true\n")?;
+    let append = || OpenOptions::new().append(true).open(&path)?.write_all(b"more");
+    let empty = || OpenOptions::new().write(true).truncate(true).open(&path).map(drop);
+    let shorten = || crate::sys::truncate(&path, 1);
+    let give = || chown(&path, Some(1000), None);
+    let changes: [(&str, &dyn Fn() -> std::io::Result<()>); 4] =
+        [("a write", &append), ("truncate", &shorten), ("O_TRUNC", &empty), ("chown", &give)];
+    for (what, change) in changes {
+        fs::write(&path, b"#!/bin/true\n")?;
+        setxattr(&path, NAME, &value, XattrFlags::empty())?;
+        let mut found = [0; 64];
+        let len = getxattr(&path, NAME, &mut found)?;
+        same("length of the capabilities that were set", len, value.len())?;
+        change()?;
+        refused(&format!("capabilities after {what}"), getxattr(&path, NAME, &mut found), libc::ENODATA)?;
+    }
+    Ok(())
 }
 
 fn sticky_directory(place: &Place) -> Outcome {

@@ -17,6 +17,7 @@ use super::options::{
 };
 use super::values;
 use super::values::{CpuList, MigrationMode, MigrationOnError};
+use crate::identity::{IdRule, XattrMap};
 
 const USAGE: &str = "extentfsd --shared-dir <DIR> --socket-path <PATH> [OPTIONS]
        extentfsd attach-args --vmm <VMM> [OPTIONS]";
@@ -234,9 +235,14 @@ pub(super) struct AttributeArgs {
     )]
     pub(super) security_label: Negotiation,
 
-    /// Translate names of extended attributes (implies --xattr). Not in this version
+    /// Keep extended attributes under other names on the host (implies --xattr), for example :map::user.virtiofs.:
+    ///
+    /// Rules :TYPE:SCOPE:KEY:PREPEND:, of which the first that fits decides, with any character in place of the colon. TYPE:
+    /// prefix (put PREPEND before names that begin with KEY), ok (pass), bad (hide, refuse), unsupported. SCOPE: client
+    /// (what the guest asks for), server (what the host has), all. A last rule :map:KEY:PREPEND: is short for all that
+    /// keeping names that begin with KEY under PREPEND takes. docs/identity.md has examples
     #[arg(long, hide_short_help = true, value_name = "RULES")]
-    pub(super) xattrmap: Option<String>,
+    pub(super) xattrmap: Option<XattrMap>,
 
     /// Clear set-user-ID bits and capabilities of files that are written, instead of letting the guest ask for
     /// them before every write [default with --xattr]
@@ -251,13 +257,18 @@ pub(super) struct AttributeArgs {
     #[arg(long, hide_short_help = true)]
     pub(super) preserve_noatime: bool,
 
-    /// Translate user ids between guest and host. Not in this version
-    #[arg(long, hide_short_help = true, value_name = "TYPE:FROM:TO:COUNT")]
-    pub(super) translate_uid: Vec<String>,
+    /// Translate user ids between guest and host (repeatable; docs/identity.md has examples)
+    ///
+    /// guest:GUEST:HOST:COUNT: guest's ids become host's; host:HOST:GUEST:COUNT: host's become guest's;
+    /// map:GUEST:HOST:COUNT: both; squash-guest:GUEST:HOST:COUNT and squash-host:HOST:GUEST:COUNT: all of them become
+    /// one; forbid-guest:GUEST:COUNT: these may do nothing that needs an owner.
+    /// Other than --uid-map it needs no user namespace. Not with --posix-acl
+    #[arg(long, hide_short_help = true, value_name = "RULE")]
+    pub(super) translate_uid: Vec<IdRule>,
 
-    /// Translate group ids between guest and host. Not in this version
-    #[arg(long, hide_short_help = true, value_name = "TYPE:FROM:TO:COUNT")]
-    pub(super) translate_gid: Vec<String>,
+    /// Translate group ids between guest and host, as --translate-uid
+    #[arg(long, hide_short_help = true, value_name = "RULE")]
+    pub(super) translate_gid: Vec<IdRule>,
 }
 
 #[derive(Debug, Args)]

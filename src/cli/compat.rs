@@ -62,7 +62,10 @@ fn apply_value(line: &mut CommandLine, name: &str, value: &str) -> Result<(), St
                 values::modcaps(value).map_err(|reason| format!("{}: {reason}", invalid_value()))?;
             line.sandbox.modcaps = Some(changes);
         }
-        "xattrmap" => line.attributes.xattrmap = Some(value.to_owned()),
+        "xattrmap" => {
+            let map = value.parse().map_err(|reason| format!("{}: {reason}", invalid_value()))?;
+            line.attributes.xattrmap = Some(map);
+        }
         _ => return Err(invalid_argument(&format!("{name}={value}"))),
     }
     Ok(())

@@ -10,6 +10,8 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::identity::{Translation, XattrMap};
+
 /// Everything the daemon needs to serve one share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -93,6 +95,10 @@ pub struct Share {
     pub posix_acl: Negotiation,
     /// Security context at creation (`FUSE_SECURITY_CTX`). Other than `Never` only if `xattr` is set.
     pub security_label: Negotiation,
+    /// Under which names the host keeps extended attributes. `None`: under the guest's. Only if `xattr` is set.
+    pub xattrmap: Option<XattrMap>,
+    /// Which ids stand for the guest's. Says nothing unless `posix_acl` is `Never`.
+    pub translation: Translation,
     /// Clear set-user-ID and set-group-ID bits and capabilities on writes as `FUSE_HANDLE_KILLPRIV_V2` asks.
     pub killpriv_v2: bool,
     /// Mark directories where another host file system is mounted, so that the guest shows a mount.

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::args::CommandLine;
+use super::args::{AttributeArgs, CommandLine, SandboxArgs};
 use super::options::{
     Cache, Device, ExtentDevice, ExtentSource, GuestLimits, InodeFileHandles, Limits, Listen, Log, LogLevel,
-    ModCaps, Negotiation, Nofile, Note, Options, Rings, Sandbox, Share, Socket, Timeouts, Window,
+    ModCaps, Negotiation, Nofile, Note, Options, Rings, Sandbox, SandboxMode, Share, Socket, Timeouts,
+    Window,
 };
 use super::values::MigrationMode;
 use super::{ParseExit, compat, unavailable};
+use crate::identity::{IdRule, IdTranslation, Translation};
 
 /// "Always" of the cache modes that trust what they know: a day, virtiofsd's choice.
 const TRUST: Duration = Duration::from_secs(86400);
@@ -31,7 +33,9 @@ pub(super) fn resolve(
     let socket =
         socket(&line).ok_or_else(|| ParseExit::usage("missing option --socket-path <PATH> or --fd <N>"))?;
     contradictions(&line).map_err(ParseExit::usage)?;
-    notes.extend(unavailable::check(&line).map_err(ParseExit::failure)?);
+    let translation = translation(&line.attributes).map_err(ParseExit::usage)?;
+    notes.extend(unavailable::notes(&line));
+    notes.extend(capabilities_left_to_the_guest(&line.attributes));
 
     let CommandLine {
         share,
@@ -48,6 +52,7 @@ pub(super) fn resolve(
     } = line;
     let cache = caching.cache;
     let xattr = attributes.xattr
+        || attributes.xattrmap.is_some()
         || attributes.posix_acl != Negotiation::Never
         || attributes.security_label != Negotiation::Never;
     Ok(Options {
@@ -69,6 +74,8 @@ pub(super) fn resolve(
             xattr,
             posix_acl: attributes.posix_acl,
             security_label: attributes.security_label,
+            xattrmap: attributes.xattrmap,
+            translation,
             // With extended attributes the guest would ask for security.capability before every write.
             killpriv_v2: attributes.killpriv_v2 || (xattr && !attributes.no_killpriv_v2),
             announce_submounts: !share.no_announce_submounts,
@@ -167,6 +174,76 @@ fn deprecations(line: &CommandLine, file_handles_as_written: Option<&str>) -> Ve
     .collect()
 }
 
+/// Maps of ids need the namespace that they are of, and the kernel takes no id twice.
+fn user_namespace(sandbox: &SandboxArgs) -> Result<(), String> {
+    for (option, map) in [("--uid-map", &sandbox.uid_map), ("--gid-map", &sandbox.gid_map)] {
+        if !map.is_empty() && sandbox.sandbox != SandboxMode::Namespace {
+            return Err(format!("{option} needs --sandbox namespace, which makes the user namespace"));
+        }
+        let twice = [
+            ("inside", mapped_twice(map.iter().map(|range| (range.inside, range.count)))),
+            ("outside", mapped_twice(map.iter().map(|range| (range.outside, range.count)))),
+        ];
+        if let Some((side, id)) = twice.into_iter().find_map(|(side, id)| Some((side, id?))) {
+            return Err(format!("{option} maps the id {id} {side} twice"));
+        }
+    }
+    Ok(())
+}
+
+/// An id that is in two of these ranges, each its first id and its length.
+fn mapped_twice(ranges: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
+    let mut ranges: Vec<(u32, u32)> = ranges.collect();
+    ranges.sort_unstable();
+    let twice = ranges.iter().zip(ranges.iter().skip(1)).find(|((a, count), (b, _))| b - a < *count);
+    twice.map(|(_, (id, _))| *id)
+}
+
+/// The host applies ACLs, and knows them by their names.
+fn acl_names(attributes: &AttributeArgs) -> Result<(), String> {
+    let Some(map) = attributes.xattrmap.as_ref().filter(|_| attributes.posix_acl != Negotiation::Never)
+    else {
+        return Ok(());
+    };
+    let renamed =
+        [c"system.posix_acl_access", c"system.posix_acl_default"].iter().any(|name| !map.keeps(name));
+    match renamed {
+        true => Err("--xattrmap cannot be used with --posix-acl unless it leaves the names of ACLs alone: put the rule \
+                     :ok:all:system.posix_acl_:system.posix_acl_: in front"
+            .to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// A note where `--killpriv-v2` is asked for and will not be.
+fn capabilities_left_to_the_guest(attributes: &AttributeArgs) -> Option<Note> {
+    let renamed = attributes.xattrmap.as_ref()?.renamed(c"security.capability")?;
+    attributes.killpriv_v2.then(|| Note {
+        level: LogLevel::Warn,
+        text: format!(
+            "--killpriv-v2 has no effect with this --xattrmap: the host's kernel does not know capabilities by the \
+             name {}, so the guest clears them itself",
+            renamed.to_string_lossy()
+        ),
+    })
+}
+
+/// All rules about ids together.
+fn translation(attributes: &AttributeArgs) -> Result<Translation, String> {
+    let translate = |option: &str, rules: &[IdRule]| {
+        if !rules.is_empty() && attributes.posix_acl != Negotiation::Never {
+            return Err(format!(
+                "{option} cannot be used with --posix-acl: the host would judge by the ids in an ACL, which are the guest's"
+            ));
+        }
+        IdTranslation::new(rules).map_err(|overlap| format!("{option}: {overlap}"))
+    };
+    Ok(Translation {
+        users: translate("--translate-uid", &attributes.translate_uid)?,
+        groups: translate("--translate-gid", &attributes.translate_gid)?,
+    })
+}
+
 /// Values that are valid each by itself, but not together.
 fn contradictions(line: &CommandLine) -> Result<(), String> {
     let handles = line.share.inode_file_handles;
@@ -185,6 +262,8 @@ fn contradictions(line: &CommandLine) -> Result<(), String> {
         return Err(format!("--window-socket {}: --socket-path is the same", window.display()));
     }
     extent_source(line)?;
+    acl_names(&line.attributes)?;
+    user_namespace(&line.sandbox)?;
     if line.migration.migration_mode == MigrationMode::FileHandles {
         let unnecessary = [
             ("--migration-confirm-paths", line.migration.migration_confirm_paths),

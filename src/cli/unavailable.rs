@@ -1,8 +1,7 @@
 //! Which options are understood but have no feature behind them yet, and what happens when they are given?
 //!
-//! An option that guards something is refused: a daemon that ignored it would expose what the
-//! operator wanted hidden. One that can do no harm by its absence is accepted with a note. A feature that
-//! arrives takes its row out of the table.
+//! Only options that can do no harm by their absence: they are accepted with a note. (One that guards something would have to
+//! be refused.) A feature that arrives takes its row out of the table.
 
 use super::args::CommandLine;
 use super::options::{LogLevel, Note, Seccomp};
@@ -13,73 +12,46 @@ struct Unavailable {
     option: &'static str,
     /// Whether the command line asks for the feature.
     asked: fn(&CommandLine) -> bool,
-    response: Response,
+    /// What does not happen.
+    consequence: &'static str,
 }
-
-enum Response {
-    /// End with exit code 1; the text says what this version cannot do.
-    Refuse(&'static str),
-    /// Go on; the text says what does not happen.
-    Inform(&'static str),
-}
-
-use Response::{Inform, Refuse};
 
 const NO_MIGRATION: &str = "has no effect, because this version does not migrate";
 
 const TABLE: &[Unavailable] = &[
     Unavailable {
-        option: "--xattrmap",
-        asked: |line| line.attributes.xattrmap.is_some(),
-        response: Refuse("this version cannot translate names of extended attributes"),
-    },
-    Unavailable {
-        option: "--translate-uid",
-        asked: |line| !line.attributes.translate_uid.is_empty(),
-        response: Refuse("this version cannot translate user ids"),
-    },
-    Unavailable {
-        option: "--translate-gid",
-        asked: |line| !line.attributes.translate_gid.is_empty(),
-        response: Refuse("this version cannot translate group ids"),
-    },
-    Unavailable {
         // The default asks for a filter too, so whoever reads the log learns that there is none.
         option: "--seccomp",
         asked: |line| line.sandbox.seccomp != Seccomp::None,
-        response: Inform("has no effect, because this version installs no system-call filter"),
+        consequence: "has no effect, because this version installs no system-call filter",
     },
     Unavailable {
         option: "--migration-mode",
         asked: |line| line.migration.migration_mode != MigrationMode::FindPaths,
-        response: Inform(NO_MIGRATION),
+        consequence: NO_MIGRATION,
     },
     Unavailable {
         option: "--migration-on-error",
         asked: |line| line.migration.migration_on_error != MigrationOnError::Abort,
-        response: Inform(NO_MIGRATION),
+        consequence: NO_MIGRATION,
     },
     Unavailable {
         option: "--migration-verify-handles",
         asked: |line| line.migration.migration_verify_handles,
-        response: Inform(NO_MIGRATION),
+        consequence: NO_MIGRATION,
     },
     Unavailable {
         option: "--migration-confirm-paths",
         asked: |line| line.migration.migration_confirm_paths,
-        response: Inform(NO_MIGRATION),
+        consequence: NO_MIGRATION,
     },
 ];
 
-/// The notes to log about options without effect, or the reason not to start: one line that names the
-/// option.
-pub(super) fn check(line: &CommandLine) -> Result<Vec<Note>, String> {
-    let mut notes = Vec::new();
-    for Unavailable { option, response, .. } in TABLE.iter().filter(|row| (row.asked)(line)) {
-        match response {
-            Refuse(reason) => return Err(format!("{option}: {reason}; start without the option")),
-            Inform(reason) => notes.push(Note { level: LogLevel::Info, text: format!("{option} {reason}") }),
-        }
-    }
-    Ok(notes)
+/// The notes to log about options without effect.
+pub(super) fn notes(line: &CommandLine) -> impl Iterator<Item = Note> {
+    let asked = TABLE.iter().filter(|row| (row.asked)(line));
+    asked.map(|Unavailable { option, consequence, .. }| Note {
+        level: LogLevel::Info,
+        text: format!("{option} {consequence}"),
+    })
 }

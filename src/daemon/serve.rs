@@ -104,6 +104,8 @@ fn file_system_config(share: &cli::Share, limits: fs::Limits) -> fs::Config {
         xattr: share.xattr,
         posix_acl: choice(share.posix_acl),
         security_label: choice(share.security_label),
+        xattrmap: share.xattrmap.clone(),
+        translation: share.translation.clone(),
         writeback: share.writeback,
         readdirplus: if share.readdirplus { fs::ReadDirPlus::Auto } else { fs::ReadDirPlus::Never },
         allow_direct_io: share.allow_direct_io,

@@ -15,6 +15,7 @@ use super::handle::Handle;
 use super::inode::{Inode, PathFd, STATX_MASK};
 use super::{Passthrough, sys};
 use crate::fuse::{Attr, AttrReply, Caller, Fh, NodeId, Result, SetAttr, SetTime, Timestamp};
+use crate::identity::Translation;
 
 /// `R_OK | W_OK | X_OK`.
 const ACCESS_MASK: u32 = 7;
@@ -67,11 +68,12 @@ pub(super) fn statx(
 
 fn examine(fs: &Passthrough, target: &Target, flags: AtFlags, mask: StatxFlags) -> Result<AttrReply> {
     let stat = host_statx(target, c"", flags | AtFlags::EMPTY_PATH, mask)?;
-    Ok(AttrReply { attr: attributes(&stat), timeout: fs.config.attr_timeout() })
+    Ok(AttrReply { attr: attributes(fs, &stat), timeout: fs.config.attr_timeout() })
 }
 
-/// The attributes in a `statx(2)` answer.
-pub(super) fn attributes(stat: &Statx) -> Attr {
+/// The attributes in a `statx(2)` answer, as the guest gets them. Every answer with attributes is made here.
+pub(super) fn attributes(fs: &Passthrough, stat: &Statx) -> Attr {
+    let Translation { users, groups } = &fs.config.translation;
     Attr {
         mask: stat.stx_mask,
         ino: stat.stx_ino,
@@ -84,8 +86,8 @@ pub(super) fn attributes(stat: &Statx) -> Attr {
         btime: timestamp(stat.stx_btime),
         mode: stat.stx_mode.into(),
         nlink: stat.stx_nlink,
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
+        uid: users.to_guest(stat.stx_uid),
+        gid: groups.to_guest(stat.stx_gid),
         rdev: (stat.stx_rdev_major, stat.stx_rdev_minor),
         dev: (stat.stx_dev_major, stat.stx_dev_minor),
         attributes: stat.stx_attributes.bits(),
@@ -103,8 +105,9 @@ fn timestamp(time: StatxTimestamp) -> Timestamp {
 pub(super) fn setattr(fs: &Passthrough, node: NodeId, set: &SetAttr) -> Result<AttrReply> {
     let target = Target::of(fs, node, set.fh)?;
     if set.uid.is_some() || set.gid.is_some() {
-        let uid = set.uid.map(owner).transpose()?.map(Uid::from_raw);
-        let gid = set.gid.map(owner).transpose()?.map(Gid::from_raw);
+        let Translation { users, groups } = &fs.config.translation;
+        let uid = set.uid.map(|uid| credentials::host_id(users, uid)).transpose()?.map(Uid::from_raw);
+        let gid = set.gid.map(|gid| credentials::host_id(groups, gid)).transpose()?.map(Gid::from_raw);
         chownat(&target, c"", uid, gid, AtFlags::EMPTY_PATH)?;
     }
     if let Some(mode) = set.mode {
@@ -151,11 +154,6 @@ fn truncate(fs: &Passthrough, node: NodeId, target: &Target, size: u64) -> Resul
     }
     let inode: Arc<Inode> = fs.node(node)?;
     ftruncate(fs.reopen(&inode, OFlags::WRONLY)?, size)
-}
-
-/// An id that can be set: the last one means "leave it" to the host.
-fn owner(id: u32) -> Result<u32> {
-    if id == u32::MAX { Err(Errno::INVAL) } else { Ok(id) }
 }
 
 fn time_to_set(time: Option<SetTime>) -> Result<Timespec> {

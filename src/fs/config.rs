@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::identity::{Translation, XattrMap};
+
 /// How much the guest may cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CacheMode {
@@ -133,6 +135,11 @@ pub struct Config {
     pub posix_acl: Choice,
     /// Set the security label of a new file when it is made.
     pub security_label: Choice,
+    /// Under which names the host keeps extended attributes; `None`: under the guest's. Needs `xattr`, and must leave the
+    /// names of ACLs alone where there is `posix_acl`.
+    pub xattrmap: Option<XattrMap>,
+    /// Which ids stand for the guest's; nothing may be said of them together with `posix_acl`.
+    pub translation: Translation,
     /// Let the guest's page cache collect writes.
     pub writeback: bool,
     /// READDIRPLUS.
@@ -147,7 +154,8 @@ pub struct Config {
     pub announce_submounts: bool,
     /// What refers to a file that the guest knows.
     pub inode_file_handles: InodeFileHandles,
-    /// Clear set-user-ID and set-group-ID on the guest's word instead of its asking for them.
+    /// Clear set-user-ID, set-group-ID and capabilities on the guest's word instead of its asking for them. Not done where
+    /// `xattrmap` hides capabilities from the host's kernel.
     pub killpriv_v2: bool,
     /// Hand the guest's `O_NOATIME` on.
     pub preserve_noatime: bool,
@@ -177,6 +185,8 @@ impl Default for Config {
             xattr: false,
             posix_acl: Choice::Never,
             security_label: Choice::Never,
+            xattrmap: None,
+            translation: Translation::default(),
             writeback: false,
             readdirplus: ReadDirPlus::default(),
             allow_direct_io: false,

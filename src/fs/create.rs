@@ -19,7 +19,7 @@ use rustix::path::DecInt;
 use super::inode::{Inode, PathFd};
 use super::lookup::{self, Opened, RESOLVE};
 use super::thread::Umask;
-use super::{Passthrough, credentials, thread};
+use super::{Passthrough, credentials, thread, xattr};
 use crate::fuse::abi::FUSE_DONT_MASK;
 use crate::fuse::{Caller, Entry, Name, NewFile, NodeId, Result};
 
@@ -39,12 +39,28 @@ fn as_caller<T>(
     make()
 }
 
-/// Labels what was just made. `fd` may be of the `O_PATH` sort.
-fn label(new: &NewFile<'_>, fd: BorrowedFd<'_>) -> Result<()> {
-    match new.extensions.security_context {
-        // By way of the working directory, see `thread.rs`.
-        Some((name, value)) => setxattr(DecInt::from_fd(fd).as_c_str(), name, value, XattrFlags::empty()),
-        None => Ok(()),
+/// The security label of something that is about to be made: name and value on the host.
+struct Label<'a>(Option<xattr::Attribute<'a>>);
+
+impl<'a> Label<'a> {
+    /// The one that the guest sends, if it does.
+    ///
+    /// # Errors
+    /// One that cannot be set, whatever the file: as for SETXATTR.
+    fn of(fs: &Passthrough, new: &NewFile<'a>) -> Result<Self> {
+        let context = new.extensions.security_context;
+        Ok(Self(context.map(|(name, value)| xattr::to_host(fs, name, value)).transpose()?))
+    }
+
+    /// Labels what was just made. `fd` may be of the `O_PATH` sort.
+    fn set(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        match &self.0 {
+            // By way of the working directory, see `thread.rs`.
+            Some((name, value)) => {
+                setxattr(DecInt::from_fd(fd).as_c_str(), &**name, value, XattrFlags::empty())
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -54,15 +70,15 @@ fn made(
     parent: &Arc<Inode>,
     dir: &PathFd,
     name: Name<'_>,
-    new: &NewFile<'_>,
+    label: &Label<'_>,
     undo: AtFlags,
 ) -> Result<Entry> {
-    if new.extensions.security_context.is_none() {
+    if label.0.is_none() {
         return lookup::open_child(fs, parent, dir, name);
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat2(dir, name.as_c_str(), flags, Mode::empty(), RESOLVE)?;
-    if let Err(error) = label(new, fd.as_fd()) {
+    if let Err(error) = label.set(fd.as_fd()) {
         unlinkat(dir, name.as_c_str(), undo)?;
         return Err(error);
     }
@@ -83,10 +99,11 @@ pub(super) fn symlink(
     target: &CStr,
     new: &NewFile<'_>,
 ) -> Result<Entry> {
+    let label = Label::of(fs, new)?;
     let parent = fs.node(parent)?;
     let dir = fs.path_fd(&parent)?;
     as_caller(fs, caller, new, || symlinkat(target, &dir, name.as_c_str()))?;
-    made(fs, &parent, &dir, name, new, AtFlags::empty())
+    made(fs, &parent, &dir, name, &label, AtFlags::empty())
 }
 
 /// MKNOD.
@@ -107,13 +124,14 @@ pub(super) fn mknod(
         | FileType::BlockDevice => {}
         _ => return Err(Errno::INVAL),
     }
+    let label = Label::of(fs, new)?;
     let parent = fs.node(parent)?;
     let dir = fs.path_fd(&parent)?;
     // new_encode_dev of include/linux/kdev_t.h: 8 low bits of the minor, 12 bits of the major, the rest
     // of the minor.
     let device = makedev((rdev & 0xf_ff00) >> 8, (rdev & 0xff) | ((rdev >> 12) & 0xf_ff00));
     as_caller(fs, caller, new, || mknodat(&dir, name.as_c_str(), kind, permissions(new.mode), device))?;
-    made(fs, &parent, &dir, name, new, AtFlags::empty())
+    made(fs, &parent, &dir, name, &label, AtFlags::empty())
 }
 
 /// MKDIR.
@@ -124,10 +142,11 @@ pub(super) fn mkdir(
     name: Name<'_>,
     new: &NewFile<'_>,
 ) -> Result<Entry> {
+    let label = Label::of(fs, new)?;
     let parent = fs.node(parent)?;
     let dir = fs.path_fd(&parent)?;
     as_caller(fs, caller, new, || mkdirat(&dir, name.as_c_str(), permissions(new.mode)))?;
-    made(fs, &parent, &dir, name, new, AtFlags::REMOVEDIR)
+    made(fs, &parent, &dir, name, &label, AtFlags::REMOVEDIR)
 }
 
 /// The creating half of CREATE: makes the file, or finds it where `flags` has no `O_EXCL`, and opens it
@@ -141,6 +160,7 @@ pub(super) fn create_and_open(
     flags: OFlags,
     new: &NewFile<'_>,
 ) -> Result<(Entry, OwnedFd)> {
+    let label = Label::of(fs, new)?;
     let parent = fs.node(parent)?;
     let dir = fs.path_fd(&parent)?;
     // Always O_EXCL at first: whatever is there already may be a FIFO or a device, which must not be
@@ -150,7 +170,7 @@ pub(super) fn create_and_open(
         let mode = permissions(new.mode);
         match as_caller(fs, caller, new, || openat2(&dir, name.as_c_str(), exclusive, mode, RESOLVE)) {
             Ok(fd) => {
-                if let Err(error) = label(new, fd.as_fd()) {
+                if let Err(error) = label.set(fd.as_fd()) {
                     unlinkat(&dir, name.as_c_str(), AtFlags::empty())?;
                     return Err(error);
                 }
@@ -185,7 +205,11 @@ fn open_existing(
         let path = fs.path_fd(&inode)?;
         let _credentials = credentials::assume_strictly(fs, caller, new.extensions.supplementary_group)?;
         let _fence = flags.contains(OFlags::TRUNC).then(|| fs.fence_to_free(entry.node)).transpose()?;
-        fs.reopen_path(&inode, &path, flags)
+        let fd = fs.reopen_path(&inode, &path, flags)?;
+        if flags.contains(OFlags::TRUNC) {
+            xattr::drop_renamed_capabilities(fs, &fd)?;
+        }
+        Ok(fd)
     };
     match open() {
         Ok(fd) => Ok((entry, fd)),
@@ -204,11 +228,12 @@ pub(super) fn create_unnamed(
     flags: OFlags,
     new: &NewFile<'_>,
 ) -> Result<(Entry, OwnedFd)> {
+    let label = Label::of(fs, new)?;
     let parent = fs.node(parent)?;
     let dir = fs.path_fd(&parent)?;
     let flags = flags.difference(OFlags::CREATE) | OFlags::TMPFILE | OFlags::CLOEXEC;
     let fd = as_caller(fs, caller, new, || openat(&dir, c".", flags, permissions(new.mode)))?;
-    label(new, fd.as_fd())?;
+    label.set(fd.as_fd())?;
     let entry = lookup::entry_for_fd(fs, &parent, Opened::File(fd.as_fd()))?;
     Ok((entry, fd))
 }

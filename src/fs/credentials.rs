@@ -10,10 +10,14 @@
 //! the permitted capabilities, so that the way back is open. With the effective capabilities goes
 //! `CAP_DAC_READ_SEARCH`, without which no file handle can be opened: get descriptors first.
 //!
+//! Guest's ids become host's here (`--translate-uid`), and nowhere else but where SETATTR gives a file away.
+//!
 //! The guest's kernel has checked the caller's permissions already (virtio-fs mounts always have
 //! `default_permissions`), and it alone knows all the groups of the caller. Where it does not tell us the
 //! one that matters (`FUSE_CREATE_SUPP_GROUP`), or an ACL may make any other matter,
-//! `CAP_DAC_OVERRIDE` is kept, or the host would refuse what the guest has rightly allowed.
+//! `CAP_DAC_OVERRIDE` is kept, or the host would refuse what the guest has rightly allowed. The same where the guest's root
+//! is another user on the host (`--translate-uid`): a rule says whose his files are, and not that he may not
+//! make them, so he keeps `CAP_FSETID` too. What else root may do is not his: he makes no devices.
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, getegid, geteuid, getgroups};
@@ -24,6 +28,7 @@ use rustix::thread::{
 use super::Passthrough;
 use crate::fuse::abi::FUSE_CREATE_SUPP_GROUP;
 use crate::fuse::{Caller, Result};
+use crate::identity::{Forbidden, IdTranslation, Translation};
 
 /// The daemon's own credentials, which every thread has when it serves nobody.
 pub(super) struct Own {
@@ -36,6 +41,11 @@ impl Own {
     /// Those of this process, now.
     pub(super) fn of_this_process() -> Result<Self> {
         Ok(Self { uid: geteuid(), gid: getegid(), groups: getgroups()? })
+    }
+
+    /// A daemon that is not root serves root as itself, which is all that it can do.
+    fn instead_of_root(&self, id: u32, of_daemon: u32) -> u32 {
+        if id == 0 && !self.uid.is_root() { of_daemon } else { id }
     }
 }
 
@@ -76,14 +86,14 @@ impl Drop for Guard<'_> {
 /// Makes this thread act as the caller, with the permission checks left to the guest as far as they must be.
 ///
 /// # Errors
-/// `EINVAL` for an impossible id; `EPERM` where the daemon may not act for others.
+/// `EINVAL` for an impossible id; `EPERM` for a forbidden one, and where the daemon may not act for others.
 pub(super) fn assume(
     fs: &Passthrough,
     caller: Caller,
     supplementary_group: Option<u32>,
 ) -> Result<Guard<'_>> {
     let guest_knows_better = !fs.negotiated(FUSE_CREATE_SUPP_GROUP) || fs.serves_acl();
-    switch(&fs.own, caller, supplementary_group, guest_knows_better)
+    switch(fs, caller, supplementary_group, guest_knows_better)
 }
 
 /// Makes this thread act as the caller with no more rights than the host gives the caller.
@@ -95,18 +105,23 @@ pub(super) fn assume_strictly(
     caller: Caller,
     supplementary_group: Option<u32>,
 ) -> Result<Guard<'_>> {
-    switch(&fs.own, caller, supplementary_group, false)
+    switch(fs, caller, supplementary_group, false)
 }
 
 fn switch(
-    own: &Own,
+    fs: &Passthrough,
     caller: Caller,
     supplementary_group: Option<u32>,
     override_permissions: bool,
 ) -> Result<Guard<'_>> {
-    let uid = id(own, caller.uid, own.uid.as_raw())?;
-    let gid = id(own, caller.gid, own.gid.as_raw())?;
-    let group = supplementary_group.map(|group| id(own, group, group)).transpose()?;
+    let own = &fs.own;
+    let Translation { users, groups } = &fs.config.translation;
+    let uid = own.instead_of_root(host_id(users, caller.uid)?, own.uid.as_raw());
+    let gid = own.instead_of_root(host_id(groups, caller.gid)?, own.gid.as_raw());
+    let group = supplementary_group.map(|group| host_id(groups, group)).transpose()?;
+    // One that is the caller's group already, which many ids may become, adds nothing; and a daemon that is not privileged
+    // could not set it.
+    let group = group.filter(|group| *group != gid);
     let mut guard = Guard { own, uid: false, gid: false, groups: false };
     let (change_uid, change_gid) = (uid != own.uid.as_raw(), gid != own.gid.as_raw());
     // The daemon's groups are not the caller's.
@@ -122,26 +137,33 @@ fn switch(
     if change_uid {
         set_thread_res_uid(None, Uid::from_raw(uid), None)?;
         guard.uid = true;
-        if override_permissions {
+        let kept = if caller.uid == 0 {
+            CapabilitySet::DAC_OVERRIDE | CapabilitySet::FSETID
+        } else if override_permissions {
+            CapabilitySet::DAC_OVERRIDE
+        } else {
+            CapabilitySet::empty()
+        };
+        if !kept.is_empty() {
             let mut sets = capabilities(None)?;
-            if sets.permitted.contains(CapabilitySet::DAC_OVERRIDE) {
-                sets.effective |= CapabilitySet::DAC_OVERRIDE;
-                set_capabilities(None, sets)?;
-            }
+            // Those of them that the daemon has itself.
+            sets.effective |= kept & sets.permitted;
+            set_capabilities(None, sets)?;
         }
     }
     Ok(guard)
 }
 
-/// The host's id for a guest's. A daemon that is not root serves the guest's root as itself, which is all
-/// that it can do.
-fn id(own: &Own, id: u32, of_daemon: u32) -> Result<u32> {
-    match id {
-        // To the kernel this means "leave as it is", which would be the daemon's own.
-        u32::MAX => Err(Errno::INVAL),
-        0 if !own.uid.is_root() => Ok(of_daemon),
-        id => Ok(id),
+/// The host's id that stands for a guest's.
+///
+/// # Errors
+/// `EINVAL`: the last number is no id. To the host's kernel it means "leave it", which here would be the daemon's own.
+/// `EPERM`: by a rule nothing may be done in the name of this id, or be given to it.
+pub(super) fn host_id(ids: &IdTranslation, guest: u32) -> Result<u32> {
+    if guest == u32::MAX {
+        return Err(Errno::INVAL);
     }
+    ids.to_host(guest).map_err(|Forbidden| Errno::PERM)
 }
 
 /// While this lives the thread lacks `CAP_FSETID`, so that the host clears set-user-ID and set-group-ID when

@@ -165,7 +165,7 @@ fn describe(
 
 /// What the guest is told of a file.
 pub(super) fn entry(fs: &Passthrough, parent: &Inode, inode: &Inode, stat: &Statx) -> Entry {
-    let mut attr = attr::attributes(stat);
+    let mut attr = attr::attributes(fs, stat);
     attr.submount = inode.mount() != parent.mount() && fs.announces_submounts();
     Entry {
         node: inode.node(),

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::handle::{Handle, OpenFile, Vacancy};
 use super::inode::Inode;
 use super::reader::{self, Descriptor};
-use super::{Passthrough, create, io_mode, locality};
+use super::{Passthrough, create, io_mode, locality, xattr};
 use crate::fuse::abi::{
     FOPEN_NOFLUSH, FUSE_DIRECT_IO_ALLOW_MMAP, FUSE_HANDLE_KILLPRIV_V2, FUSE_WRITEBACK_CACHE,
 };
@@ -48,6 +48,9 @@ pub(super) fn open(
         let _fence = host.contains(OFlags::TRUNC).then(|| fs.fence_to_free(node)).transpose()?;
         reader::open(fs, &inode, host)?
     };
+    if host.contains(OFlags::TRUNC) {
+        xattr::drop_renamed_capabilities(fs, &descriptor.fd)?;
+    }
     if kill_suidgid || truncates_for_a_user(fs, caller, host) {
         drop_set_id(&descriptor.fd)?;
     }

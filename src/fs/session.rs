@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
-use super::{CacheMode, Choice, DirectPolicy, ExtentDialect, Passthrough, ReadDirPlus, open};
+use super::{CacheMode, Choice, DirectPolicy, ExtentDialect, Passthrough, ReadDirPlus, open, xattr};
 use crate::fuse::abi::extents::FUSE_EXTENTS;
 use crate::fuse::abi::rfc2025::{FUSE_IOMAP, FUSE_IOMAP_DIRECTIO};
 use crate::fuse::abi::*;
@@ -83,7 +83,8 @@ fn wanted(fs: &Passthrough, offered: u64) -> Result<u64> {
     // a file into that mode by opening it with O_DIRECT.
     add(config.allow_mmap || config.direct != DirectPolicy::Never, FUSE_DIRECT_IO_ALLOW_MMAP);
     add(config.announce_submounts, FUSE_SUBMOUNTS);
-    add(config.killpriv_v2, FUSE_HANDLE_KILLPRIV_V2);
+    // It promises that capabilities go too, which the host's kernel cannot do under another name.
+    add(config.killpriv_v2 && xattr::renamed_capability(fs).is_none(), FUSE_HANDLE_KILLPRIV_V2);
     add(config.posix_lock, FUSE_POSIX_LOCKS);
     add(config.flock, FUSE_FLOCK_LOCKS);
     add(

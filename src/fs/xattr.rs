@@ -8,13 +8,18 @@
 //! `security.` where this process has the capability, also on symbolic links. `security.capability` is
 //! like any other: the host's kernel removes it at a write and understands it at an exec on the host.
 //! POSIX ACLs exist only where the guest applies them (`FUSE_POSIX_ACL`): to let it store what its kernel
-//! does not honour would be worse than to refuse.
+//! does not honour would be worse than to refuse. And those of the host are reached by no other name than their own.
+//!
+//! Names are the host's from [`host_name`] on, and the guest's again where a list is made (`--xattrmap`). The value of
+//! `security.capability` has an id in it, which is translated like any other (`identity::file_capabilities`).
 
-use std::ffi::CStr;
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
+use std::os::fd::AsFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
-    AtFlags, CWD, Mode, XattrFlags, chmodat, fstat, getxattr as host_get, getxattr_query,
+    AtFlags, CWD, Mode, XattrFlags, chmodat, fremovexattr, fstat, getxattr as host_get, getxattr_query,
     listxattr as host_list, removexattr as host_remove, setxattr as host_set,
 };
 use rustix::io::Errno;
@@ -22,18 +27,22 @@ use rustix::path::DecInt;
 
 use super::{Passthrough, thread};
 use crate::fuse::{NodeId, Result};
+use crate::identity::{Forbidden, NameRefusal, file_capabilities};
 
 /// The longest value and the longest list (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const MAX: usize = 64 << 10;
 const ACL_ACCESS: &CStr = c"system.posix_acl_access";
 const ACL_DEFAULT: &CStr = c"system.posix_acl_default";
+/// The capabilities that a program gets (`XATTR_NAME_CAPS`).
+const CAPABILITY: &CStr = c"security.capability";
 
 /// SETXATTR. `kill_sgid`: the caller is a stranger to the file's group, so setting its ACL clears the
 /// set-group-ID bit.
 ///
 /// # Errors
 /// `ENOSYS`: extended attributes are off, and the guest asks no more. `EOPNOTSUPP`: an ACL that is not
-/// in force, or what the host's file system lacks. `E2BIG`: the value is too long.
+/// in force, what the host's file system lacks, or what the map of names calls unsupported. `EPERM`: a name that the map
+/// refuses. `ERANGE`: one that gets too long by it. `E2BIG`: the value is too long.
 pub(super) fn setxattr(
     fs: &Passthrough,
     node: NodeId,
@@ -42,16 +51,17 @@ pub(super) fn setxattr(
     flags: u32,
     kill_sgid: bool,
 ) -> Result<()> {
-    check_name(fs, name)?;
+    check_enabled(fs)?;
     if value.len() > fs.bounds.xattr.max() {
         fs.bounds.xattr.refuse();
         return Err(Errno::TOOBIG);
     }
+    let (name, value) = to_host(fs, name, value)?;
     let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
     let fd = fs.path_fd(&fs.node(node)?)?;
     thread::prepare(fs)?;
-    host_set(DecInt::from_fd(&fd).as_c_str(), name, value, flags)?;
-    if kill_sgid && name == ACL_ACCESS {
+    host_set(DecInt::from_fd(&fd).as_c_str(), &*name, &value, flags)?;
+    if kill_sgid && *name == *ACL_ACCESS {
         let mode = Mode::from_raw_mode(fstat(&fd)?.st_mode);
         if mode.contains(Mode::SGID) {
             let left = mode.difference(Mode::SGID);
@@ -64,7 +74,8 @@ pub(super) fn setxattr(
 /// GETXATTR.
 ///
 /// # Errors
-/// `ENOSYS` and `EOPNOTSUPP` as in [`setxattr`]; `ERANGE`; `ENODATA`.
+/// `ENOSYS` and `EOPNOTSUPP` as in [`setxattr`]; `ERANGE`; `ENODATA`, which is also what becomes of a name that the map refuses or
+/// that gets too long by it: there is no such attribute.
 pub(super) fn getxattr(
     fs: &Passthrough,
     node: NodeId,
@@ -72,17 +83,28 @@ pub(super) fn getxattr(
     size: u32,
     value: &mut Vec<u8>,
 ) -> Result<u32> {
-    check_name(fs, name)?;
+    check_enabled(fs)?;
+    let name = absent(host_name(fs, name))?;
     let fd = fs.path_fd(&fs.node(node)?)?;
     thread::prepare(fs)?;
     let path = DecInt::from_fd(&fd);
-    if size == 0 {
-        return u32::try_from(getxattr_query(path.as_c_str(), name)?).map_err(|_| Errno::OVERFLOW);
+    let translated = holds_id(fs, &name);
+    if size == 0 && !translated {
+        return u32::try_from(getxattr_query(path.as_c_str(), &*name)?).map_err(|_| Errno::OVERFLOW);
     }
     let size = usize::try_from(size).unwrap_or(MAX).min(MAX);
-    let mut found = Vec::with_capacity(size);
+    // What is translated may become shorter, or longer.
+    let mut found = Vec::with_capacity(if translated { file_capabilities::SIZE_MAX } else { size });
     // The room may be larger than was asked for, so the host's ERANGE is not enough.
-    host_get(path.as_c_str(), name, spare_capacity(&mut found))?;
+    host_get(path.as_c_str(), &*name, spare_capacity(&mut found))?;
+    let found = if translated {
+        file_capabilities::to_guest(&found, &fs.config.translation.users)
+    } else {
+        Cow::Owned(found)
+    };
+    if size == 0 {
+        return u32::try_from(found.len()).map_err(|_| Errno::OVERFLOW);
+    }
     reply(&found, size, value)
 }
 
@@ -97,13 +119,10 @@ pub(super) fn listxattr(fs: &Passthrough, node: NodeId, size: u32, names: &mut V
     // All of it always: only what is left after hiding has the length that counts.
     let mut found = Vec::with_capacity(MAX);
     host_list(DecInt::from_fd(&fd).as_c_str(), spare_capacity(&mut found))?;
-    if !fs.serves_acl() {
-        found = found
-            .split_inclusive(|&byte| byte == 0)
-            .filter(|name| !is_acl(name))
-            .flatten()
-            .copied()
-            .collect();
+    if fs.config.xattrmap.is_some() || !fs.serves_acl() {
+        let names = found.split_inclusive(|&byte| byte == 0);
+        let names = names.filter_map(|name| guest_name(fs, CStr::from_bytes_with_nul(name).ok()?));
+        found = names.flat_map(CStr::to_bytes_with_nul).copied().collect();
     }
     if size == 0 {
         return u32::try_from(found.len()).map_err(|_| Errno::OVERFLOW);
@@ -114,12 +133,62 @@ pub(super) fn listxattr(fs: &Passthrough, node: NodeId, size: u32, names: &mut V
 /// REMOVEXATTR.
 ///
 /// # Errors
-/// As [`setxattr`]; `ENODATA`.
+/// As [`setxattr`]; `ENODATA`, also for a name that gets too long by the map.
 pub(super) fn removexattr(fs: &Passthrough, node: NodeId, name: &CStr) -> Result<()> {
-    check_name(fs, name)?;
+    check_enabled(fs)?;
+    let name = match host_name(fs, name) {
+        Err(Errno::RANGE) => return Err(Errno::NODATA),
+        name => name?,
+    };
     let fd = fs.path_fd(&fs.node(node)?)?;
     thread::prepare(fs)?;
-    host_remove(DecInt::from_fd(&fd).as_c_str(), name)
+    host_remove(DecInt::from_fd(&fd).as_c_str(), &*name)
+}
+
+/// Name and value on the host.
+pub(super) type Attribute<'a> = (Cow<'a, CStr>, Cow<'a, [u8]>);
+
+/// What the host is to have for an attribute that a guest wants set. Also for the label of a new file.
+///
+/// # Errors
+/// As [`setxattr`], for everything that can be known before the file is looked at, but `ENOSYS`. `EPERM` also for capabilities that
+/// would belong to a forbidden user.
+pub(super) fn to_host<'a>(fs: &Passthrough, name: &'a CStr, value: &'a [u8]) -> Result<Attribute<'a>> {
+    let name = host_name(fs, name)?;
+    if value.len() > MAX {
+        return Err(Errno::TOOBIG);
+    }
+    let value = if holds_id(fs, &name) {
+        let users = &fs.config.translation.users;
+        file_capabilities::to_host(value, users).map_err(|Forbidden| Errno::PERM)?
+    } else {
+        Cow::Borrowed(value)
+    };
+    Ok((name, value))
+}
+
+/// Capabilities go with the contents that they were given for. The host's kernel sees to that where it knows them by their
+/// name; where the map renames them the guest's does (`session.rs`), but for the one way of changing contents that is not
+/// announced to it: the `O_TRUNC` of an open.
+///
+/// # Errors
+/// Those of `fremovexattr(2)`.
+pub(super) fn drop_renamed_capabilities(fs: &Passthrough, file: impl AsFd) -> Result<()> {
+    let Some(name) = renamed_capability(fs) else { return Ok(()) };
+    match fremovexattr(file, &*name) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        answer => answer,
+    }
+}
+
+/// The host's name of `security.capability` where it is not that.
+pub(super) fn renamed_capability(fs: &Passthrough) -> Option<CString> {
+    fs.config.xattrmap.as_ref()?.renamed(CAPABILITY)
+}
+
+/// Whether there is an id in the value that must be translated.
+fn holds_id(fs: &Passthrough, host_name: &CStr) -> bool {
+    !fs.config.translation.users.is_identity() && host_name == CAPABILITY
 }
 
 fn reply(found: &[u8], size: usize, reply: &mut Vec<u8>) -> Result<u32> {
@@ -134,15 +203,42 @@ fn check_enabled(fs: &Passthrough) -> Result<()> {
     if fs.config.xattr { Ok(()) } else { Err(Errno::NOSYS) }
 }
 
-fn check_name(fs: &Passthrough, name: &CStr) -> Result<()> {
-    check_enabled(fs)?;
-    if is_acl(name.to_bytes_with_nul()) && !fs.serves_acl() {
+/// The host's name for a guest's.
+///
+/// # Errors
+/// `EOPNOTSUPP`, `EPERM` and `ERANGE` as in [`setxattr`].
+fn host_name<'a>(fs: &Passthrough, guest: &'a CStr) -> Result<Cow<'a, CStr>> {
+    if is_acl(guest) && !fs.serves_acl() {
         return Err(Errno::OPNOTSUPP);
     }
-    Ok(())
+    let Some(map) = &fs.config.xattrmap else { return Ok(Cow::Borrowed(guest)) };
+    match map.host_name(guest) {
+        Ok(host) if is_acl(&host) && *host != *guest => Err(Errno::OPNOTSUPP),
+        Ok(host) => Ok(host),
+        Err(NameRefusal::Denied) => Err(Errno::PERM),
+        Err(NameRefusal::Unsupported) => Err(Errno::OPNOTSUPP),
+        Err(NameRefusal::TooLong) => Err(Errno::RANGE),
+    }
 }
 
-/// Whether this is the name of an ACL; with its NUL.
-fn is_acl(name: &[u8]) -> bool {
-    [ACL_ACCESS, ACL_DEFAULT].iter().any(|acl| acl.to_bytes_with_nul() == name)
+/// What the refusal of a name means to one who only wants to know.
+fn absent<T>(name: Result<T>) -> Result<T> {
+    name.map_err(|errno| match errno {
+        Errno::PERM | Errno::RANGE => Errno::NODATA,
+        errno => errno,
+    })
+}
+
+/// The guest's name for a host's; `None` where GETXATTR would not find it.
+fn guest_name<'a>(fs: &Passthrough, host: &'a CStr) -> Option<&'a CStr> {
+    let guest = match &fs.config.xattrmap {
+        Some(map) => map.guest_name(host)?,
+        None => host,
+    };
+    let acl_in_disguise = is_acl(host) && guest != host;
+    (!acl_in_disguise && (fs.serves_acl() || !is_acl(guest))).then_some(guest)
+}
+
+fn is_acl(name: &CStr) -> bool {
+    name == ACL_ACCESS || name == ACL_DEFAULT
 }

@@ -18,6 +18,7 @@ use extentfsd::cli::{
     Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Options, ParseExit, Rings, Sandbox, SandboxMode,
     Seccomp, Share, Socket, Timeouts,
 };
+use extentfsd::identity::Translation;
 
 /// What a line changes in the defaults.
 pub(crate) type Change = fn(&mut Options);
@@ -68,6 +69,8 @@ pub(crate) fn defaults() -> Options {
             xattr: false,
             posix_acl: Negotiation::Never,
             security_label: Negotiation::Never,
+            xattrmap: None,
+            translation: Translation::default(),
             killpriv_v2: false,
             announce_submounts: true,
             inode_file_handles: InodeFileHandles::Prefer,

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use caps::Capability;
 use extentfsd::cli::{
-    self, Cache, Command, Direct, Engine, ExtentDevice, ExtentDialect, InodeFileHandles, LogLevel, ModCaps,
-    Negotiation, Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
+    self, Cache, Command, Direct, Engine, ExtentDevice, ExtentDialect, IdMap, InodeFileHandles, LogLevel,
+    ModCaps, Negotiation, Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
 };
+
+use extentfsd::identity::{IdRule, IdTranslation};
 
 use crate::{Change, MINIMAL, assert_means, options, timeouts};
 
@@ -94,6 +96,26 @@ const MEANINGS: &[(&str, Change)] = &[
         o.share.killpriv_v2 = true;
     }),
     ("--security-label=never", |_| ()),
+    ("--xattrmap :map::user.vm.:", |o| {
+        o.share.xattrmap = Some(":map::user.vm.:".parse().unwrap());
+        o.share.xattr = true;
+        o.share.killpriv_v2 = true;
+    }),
+    ("-o xattrmap=/ok/all///", |o| {
+        o.share.xattrmap = Some("/ok/all///".parse().unwrap());
+        o.share.xattr = true;
+        o.share.killpriv_v2 = true;
+    }),
+    ("--posix-acl --xattrmap /map/trusted./user.vm./", |o| {
+        o.share.xattrmap = Some("/map/trusted./user.vm./".parse().unwrap());
+        o.share.posix_acl = Negotiation::Always;
+        o.share.xattr = true;
+        o.share.killpriv_v2 = true;
+    }),
+    ("--translate-uid map:0:1000:1", |o| o.share.translation.users = ids(&["map:0:1000:1"])),
+    ("--translate-gid Forbid-Guest/0/1 --translate-gid host/7/8/9 --posix-acl=never", |o| {
+        o.share.translation.groups = ids(&["host:7:8:9", "forbid-guest:0:1"]);
+    }),
     ("--killpriv-v2", |o| o.share.killpriv_v2 = true),
     ("--killpriv-v2 --no-killpriv-v2", |_| ()),
     ("--no-killpriv-v2 --killpriv-v2", |o| o.share.killpriv_v2 = true),
@@ -128,6 +150,13 @@ const MEANINGS: &[(&str, Change)] = &[
             ModCaps { add: vec![Capability::CAP_SYS_ADMIN], drop: vec![Capability::CAP_CHOWN] };
     }),
     ("--modcaps -mknod", |o| o.sandbox.modcaps.drop = vec![Capability::CAP_MKNOD]),
+    ("--uid-map :0:1000:1: --uid-map /1/100000/9/ --gid-map :0:100:1:", |o| {
+        o.sandbox.uid_map = vec![
+            IdMap { inside: 0, outside: 1000, count: 1 },
+            IdMap { inside: 1, outside: 100_000, count: 9 },
+        ];
+        o.sandbox.gid_map = vec![IdMap { inside: 0, outside: 100, count: 1 }];
+    }),
     ("--log-level error", |o| o.log.level = LogLevel::Error),
     ("--log-level WARN", |o| o.log.level = LogLevel::Warn),
     ("--log-level debug", |o| o.log.level = LogLevel::Debug),
@@ -167,6 +196,11 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--migration-on-error guest-error", |_| ()),
 ];
 
+fn ids(rules: &[&str]) -> IdTranslation {
+    let rules: Vec<IdRule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+    IdTranslation::new(&rules).unwrap()
+}
+
 #[test]
 fn every_option_changes_what_it_names() {
     for (line, change) in MEANINGS {
@@ -198,4 +232,14 @@ fn dropping_the_capability_for_handles_needs_no_handles() {
         .modcaps
         .drop;
     assert_eq!(drop, [Capability::CAP_DAC_READ_SEARCH]);
+}
+
+#[test]
+fn capabilities_under_another_name_are_left_to_the_guest() {
+    let notes = |line: &str| crate::notes(&format!("{MINIMAL} {line}"));
+    let [note] = notes("--xattrmap :map::user.vm.: --killpriv-v2").try_into().unwrap();
+    assert!(note.starts_with("--killpriv-v2 has no effect with this --xattrmap"), "{note}");
+    assert!(note.contains("user.vm.security.capability"), "{note}");
+    assert!(notes("--xattrmap :map::user.vm.:").is_empty());
+    assert!(notes("--xattrmap :map:trusted.:user.vm.: --killpriv-v2").is_empty());
 }

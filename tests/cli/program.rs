@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use assert_cmd::Command as Program;
 use extentfsd::cli::Command;
 
-use crate::{MINIMAL, options, parse};
+use crate::{options, parse};
 
 fn program(line: &str) -> assert_cmd::assert::Assert {
     Program::cargo_bin("extentfsd").unwrap().args(line.split_whitespace()).assert()
@@ -32,9 +32,9 @@ fn the_program_reports_with_exit_codes_and_one_line() {
     assert_eq!(stderr(&wrong), "extentfsd: unexpected argument '--bogus' found (see --help)\n");
     assert_eq!(stdout(&wrong), "");
 
-    let unavailable = program(&format!("{MINIMAL} --translate-uid map:0:1000:1")).code(1);
-    assert!(stderr(&unavailable).starts_with("extentfsd: --translate-uid: "), "{}", stderr(&unavailable));
-    assert_eq!(stderr(&unavailable).lines().count(), 1);
+    let without_source = program("--fd 3 -o xattr").code(1);
+    assert!(stderr(&without_source).starts_with("extentfsd: missing "), "{}", stderr(&without_source));
+    assert_eq!(stderr(&without_source).lines().count(), 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures,
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VringConfigData};
 
-pub(crate) use super::frontend::daemon::{Counted, belongings};
+pub(crate) use super::frontend::daemon::belongings;
 use super::frontend::ram::Ram;
 use super::frontend::virtq::Virtq;
 use super::{Daemon, assert_no_panic, eventually, exercise, modes, signals, wait_until_ready};

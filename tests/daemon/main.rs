@@ -16,6 +16,7 @@ mod extents;
 #[path = "../frontend/mod.rs"]
 mod frontend;
 mod hostile;
+mod identity;
 mod listening;
 mod log;
 mod refusals;

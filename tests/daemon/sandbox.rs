@@ -12,7 +12,7 @@ use super::frontend::fuse::{self, Body, Client, ROOT, u32_at, u64_at};
 use super::{Daemon, EXTENTFSD, WAITING, directory, exercise, modes, mounted, needs_root, refused};
 
 /// The user that owns nothing.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// The program, run by a user without privileges, who need not be able to reach the build directory.
 pub(crate) fn as_nobody() -> Command {

@@ -131,7 +131,14 @@ impl Answer {
             wire::CREATE => Self::Created(Entry::decode(fields)?, handle(fields)?),
             wire::WRITE => Self::Number(padded(fields)?.into()),
             wire::GETXATTR | wire::LISTXATTR if bare_size => Self::Number(padded(fields)?.into()),
-            wire::READLINK | wire::READ | wire::GETXATTR | wire::LISTXATTR => {
+            // Their order means nothing.
+            wire::LISTXATTR => {
+                let mut names: Vec<_> =
+                    fields.bytes(fields.0.len())?.split_inclusive(|byte| *byte == 0).collect();
+                names.sort_unstable();
+                Self::Bytes(names.concat())
+            }
+            wire::READLINK | wire::READ | wire::GETXATTR => {
                 Self::Bytes(fields.bytes(fields.0.len())?.to_vec())
             }
             wire::LSEEK => Self::Number(fields.u64()?),

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod answer;
+mod disguise;
 mod encode;
 mod exceptions;
 mod operation;
@@ -16,6 +17,7 @@ mod wire;
 
 use std::cell::Cell;
 
+use disguise::Disguise;
 use extentfsd::fs::InodeFileHandles;
 use operation::Operation;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -26,9 +28,13 @@ const SESSIONS: u32 = 200;
 /// Operations of one session at most.
 const LENGTH: usize = 120;
 
-fn converse(operations: &[Operation], handles: InodeFileHandles) -> Result<Course, String> {
-    let mut session = Session::new(handles)?;
-    for (at, operation) in operations.iter().enumerate() {
+fn converse(
+    operations: &[Operation],
+    handles: InodeFileHandles,
+    disguise: Disguise,
+) -> Result<Course, String> {
+    let mut session = Session::new(handles, disguise)?;
+    for (at, operation) in operations.iter().enumerate().filter(|(_, operation)| !disguise.shows(operation)) {
         match session.perform(operation).map_err(|error| format!("operation {at}: {error}"))? {
             Course::Together => {}
             Course::Parted => return Ok(Course::Parted),
@@ -38,14 +44,14 @@ fn converse(operations: &[Operation], handles: InodeFileHandles) -> Result<Cours
     Ok(Course::Together)
 }
 
-fn compare(handles: InodeFileHandles) {
+fn compare(handles: InodeFileHandles, disguise: Disguise) {
     let cases = std::env::var("DIFFERENTIAL_SESSIONS").map_or(SESSIONS, |n| n.parse().expect("a number"));
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 4096, ..Config::default() };
     // The same sessions in every run.
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let whole = Cell::new(0);
     let result = runner.run(&operation::sequences(LENGTH), |operations| {
-        let course = converse(&operations, handles).map_err(TestCaseError::fail)?;
+        let course = converse(&operations, handles, disguise).map_err(TestCaseError::fail)?;
         whole.set(whole.get() + u32::from(course == Course::Together));
         Ok(())
     });
@@ -59,10 +65,15 @@ fn compare(handles: InodeFileHandles) {
 
 #[test]
 fn both_servers_mean_the_same() {
-    compare(InodeFileHandles::Never);
+    compare(InodeFileHandles::Never, Disguise::None);
 }
 
 #[test]
 fn both_servers_mean_the_same_with_file_handles() {
-    compare(InodeFileHandles::Prefer);
+    compare(InodeFileHandles::Prefer, Disguise::None);
+}
+
+#[test]
+fn it_makes_no_difference_to_a_guest_who_its_users_are_on_the_host() {
+    compare(InodeFileHandles::Prefer, Disguise::Mapped);
 }

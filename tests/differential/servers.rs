@@ -17,6 +17,8 @@ use fuse_backend_rs::transport::{FuseBuf, FuseDevWriter, Reader};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::ReadWriteFlags;
 
+use super::disguise::Disguise;
+
 /// How long names and attributes may be believed, the same for both.
 const VALID: Duration = Duration::from_millis(1500);
 
@@ -30,7 +32,7 @@ pub trait Answers {
 pub struct Ours(Server<Passthrough>);
 
 impl Ours {
-    pub fn new(share: &Path, inode_file_handles: InodeFileHandles) -> Self {
+    pub fn new(share: &Path, inode_file_handles: InodeFileHandles, disguise: Disguise) -> Self {
         let open = |path: &Path, flags| {
             rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).expect("a file of the host")
         };
@@ -42,6 +44,7 @@ impl Ours {
             inode_file_handles,
             ..fs::Config::default()
         };
+        let config = disguise.put_on(config);
         let root = open(share, OFlags::PATH | OFlags::DIRECTORY);
         let proc_self_fd = open(Path::new("/proc/self/fd"), OFlags::PATH | OFlags::DIRECTORY);
         let fs = Passthrough::new(config, root, proc_self_fd).expect("a file system");

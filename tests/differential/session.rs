@@ -9,6 +9,7 @@ use extentfsd::fs::InodeFileHandles;
 use tempfile::TempDir;
 
 use super::answer::{Answer, Attr, DirEntry, Entry, ROOM};
+use super::disguise::Disguise;
 use super::encode::{self, Numbers, Request};
 use super::exceptions::{self, Case};
 use super::operation::{Caller, Operation};
@@ -69,18 +70,22 @@ pub struct Session {
     create_failed: bool,
     /// Our server refers to files by file handle.
     file_handles: bool,
+    /// How our server keeps its share.
+    disguise: Disguise,
 }
 
 impl Session {
     /// Two empty shares, mounted.
-    pub fn new(handles: InodeFileHandles) -> Result<Self, Difference> {
+    pub fn new(handles: InodeFileHandles, disguise: Disguise) -> Result<Self, Difference> {
         let shares = [(); 2].map(|()| tempfile::tempdir().expect("a temporary directory"));
         for share in &shares {
             // So that an unprivileged caller can create there too.
             rustix::fs::chmod(share.path(), rustix::fs::Mode::from_raw_mode(0o777)).expect("chmod");
         }
-        let servers: [Box<dyn Answers>; 2] =
-            [Box::new(Ours::new(shares[0].path(), handles)), Box::new(Oracle::new(shares[1].path()))];
+        let servers: [Box<dyn Answers>; 2] = [
+            Box::new(Ours::new(shares[0].path(), handles, disguise)),
+            Box::new(Oracle::new(shares[1].path())),
+        ];
         let mut session = Self {
             shares,
             servers,
@@ -89,6 +94,7 @@ impl Session {
             handles: Vec::new(),
             create_failed: false,
             file_handles: handles == InodeFileHandles::Prefer,
+            disguise,
         };
         session.mount()?;
         Ok(session)
@@ -160,7 +166,8 @@ impl Session {
             self.forget(node, 1)?;
             self.exchange(&getattr, target)?;
         }
-        let [ours, theirs] = self.shares.each_ref().map(|share| tree::read(share.path()));
+        let ours = tree::read(self.shares[0].path(), self.disguise);
+        let theirs = tree::read(self.shares[1].path(), Disguise::None);
         if ours == theirs { Ok(()) } else { Err(format!("the shares differ:\n{ours:#?}\n{theirs:#?}")) }
     }
 
@@ -236,7 +243,8 @@ impl Session {
         let vanished = self.file_handles && !forgotten && closed && self.has_lost_its_names(target)?;
         let attr = &self.nodes[target.node].attr;
         let create_failed = self.create_failed;
-        let case = Case { operation, forgotten, create_failed, vanished, attr, ours, theirs };
+        let mapped = self.disguise == Disguise::Mapped;
+        let case = Case { operation, forgotten, mapped, create_failed, vanished, attr, ours, theirs };
         if exceptions::explanation(&case).is_none() {
             return Err(format!(
                 "{operation:?} is answered differently:\nours:   {ours:?}\noracle: {theirs:?}"

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::answer::Time;
+use super::disguise::Disguise;
 
 /// One file.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,17 +25,18 @@ pub struct Found {
     content: Vec<u8>,
 }
 
-/// Everything below (and including) `root`, by its path from there.
-pub fn read(root: &Path) -> BTreeMap<PathBuf, Found> {
+/// Everything below (and including) `root`, by its path from there, as the guest sees it.
+pub fn read(root: &Path, disguise: Disguise) -> BTreeMap<PathBuf, Found> {
     let mut found = BTreeMap::new();
     let mut first_names = HashMap::new();
-    visit(root, Path::new(""), &mut first_names, &mut found);
+    visit(root, Path::new(""), disguise, &mut first_names, &mut found);
     found
 }
 
 fn visit(
     root: &Path,
     path: &Path,
+    disguise: Disguise,
     first_names: &mut HashMap<u64, PathBuf>,
     found: &mut BTreeMap<PathBuf, Found>,
 ) {
@@ -54,7 +56,7 @@ fn visit(
         path.to_owned(),
         Found {
             mode: metadata.mode(),
-            owner: (metadata.uid(), metadata.gid()),
+            owner: (disguise.guest_id(metadata.uid()), disguise.guest_id(metadata.gid())),
             nlink: metadata.nlink(),
             rdev: metadata.rdev(),
             mtime: Time::new(
@@ -62,7 +64,7 @@ fn visit(
                 u32::try_from(metadata.mtime_nsec()).expect("nsec"),
             ),
             first_name,
-            xattrs: xattrs(&full),
+            xattrs: xattrs(&full, disguise),
             content,
         },
     );
@@ -73,12 +75,12 @@ fn visit(
             .collect();
         names.sort();
         for name in names {
-            visit(root, &path.join(name), first_names, found);
+            visit(root, &path.join(name), disguise, first_names, found);
         }
     }
 }
 
-fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn xattrs(path: &Path, disguise: Disguise) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 1 << 16];
     let len = rustix::fs::llistxattr(path, &mut names[..]).expect("the xattrs of a file in the share");
     let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
@@ -87,7 +89,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
             let mut value = vec![0; 1 << 16];
             let len = rustix::fs::lgetxattr(path, name, &mut value[..]).expect("an xattr");
             value.truncate(len);
-            (name.to_vec(), value)
+            (disguise.guest_name(name).to_vec(), value)
         })
         .collect()
 }

@@ -5,9 +5,11 @@ mod device;
 mod extents;
 mod extras;
 pub(in crate::fs) mod files;
+mod identity;
 mod names;
 mod nodes;
 mod readers;
+mod xattrmap;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
