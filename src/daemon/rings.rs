@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::Error;
 use crate::cli::{Engine, Rings};
-use crate::ring::{EngineKind, Offload, RingOptions};
+use crate::ring::{EngineChoice, EngineKind, Offload, RingOptions};
 use crate::vhost::RingRuntime;
 
 /// Threads for slow operations at most, whatever the command line says: they wait, and more of them
@@ -44,7 +44,10 @@ fn engine(wanted: Engine) -> Result<EngineKind, Error> {
         Engine::IoUring => EngineKind::Uring,
         Engine::Threads => EngineKind::Threads,
     };
-    let (chosen, instead) = kind.choose().map_err(Error::Engine)?;
+    let EngineChoice { kind: chosen, instead, unrestricted } = kind.choose().map_err(Error::Engine)?;
+    if let Some(error) = unrestricted {
+        warn!("io_uring cannot be restricted: {error}");
+    }
     match (chosen, instead) {
         (_, Some(error)) => warn!("io_uring is not available ({error}): threads move data"),
         (EngineKind::Threads, None) => info!("Threads move data"),
