@@ -5,7 +5,7 @@
 //! arrives takes its row out of the table.
 
 use super::args::CommandLine;
-use super::options::{LogLevel, Note, Seccomp};
+use super::options::{LogLevel, Note};
 use super::values::{MigrationMode, MigrationOnError};
 
 struct Unavailable {
@@ -42,12 +42,6 @@ const TABLE: &[Unavailable] = &[
         option: "--translate-gid",
         asked: |line| !line.attributes.translate_gid.is_empty(),
         response: Refuse("this version cannot translate group ids"),
-    },
-    Unavailable {
-        // The default asks for a filter too, so whoever reads the log learns that there is none.
-        option: "--seccomp",
-        asked: |line| line.sandbox.seccomp != Seccomp::None,
-        response: Inform("has no effect, because this version installs no system-call filter"),
     },
     Unavailable {
         option: "--migration-mode",
