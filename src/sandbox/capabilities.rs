@@ -55,12 +55,6 @@ pub(super) fn reduce(changes: &ModCaps, file_handles: bool) -> Result<(), Error>
     caps::set(None, CapSet::Permitted, &kept).map_err(failed("permitted"))
 }
 
-/// Whether this process can open files by file handle (`open_by_handle_at(2)`).
-pub(super) fn may_open_handles() -> bool {
-    // In doubt yes: it decides about what must not be forbidden.
-    caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_READ_SEARCH).unwrap_or(true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

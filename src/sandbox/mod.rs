@@ -66,6 +66,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, set_parent_pr
 use rustix::thread::set_no_new_privs;
 
 use crate::cli::{self, Landlock, SandboxMode, Seccomp};
+use crate::fs::handles_are_refused;
 use landlock::ByHandle;
 pub use seccomp::Role;
 pub use share::ShareRoot;
@@ -246,7 +247,7 @@ impl Entrance {
             let plan = landlock::Plan {
                 share: share.root.as_fd(),
                 read_only: config.read_only,
-                by_handle: (config.file_handles && capabilities::may_open_handles())
+                by_handle: (config.file_handles && !handles_are_refused(share.root.as_fd()))
                     .then(|| by_handle.unwrap_or_else(|| ByHandle::on_mount_of(share.root.as_fd()))),
                 removals,
             };

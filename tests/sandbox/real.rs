@@ -70,7 +70,12 @@ fn without(mut command: Command, calls: &[(libc::c_long, i32)]) -> Command {
     // The number of the call is the first field of `struct seccomp_data`.
     let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     for (call, errno) in calls {
-        filter.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, *call as u32));
+        filter.push(step(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            u32::try_from(*call).expect("a number"),
+        ));
         let answer = libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
         filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, answer));
     }

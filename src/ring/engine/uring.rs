@@ -328,3 +328,22 @@ fn build(completions: u32, disabled: bool) -> io::Result<(IoUring, bool)> {
     }
     common().build(SUBMISSIONS).map(|ring| (ring, false))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_io_uring_opens_no_file() {
+        let Ok(Made { mut ring, unrestricted, .. }) = build_fit(2 * SUBMISSIONS) else {
+            return eprintln!("skipped: no io_uring here");
+        };
+        assert!(unrestricted.is_none(), "{unrestricted:?}");
+        let path = c"/etc/passwd";
+        let open = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).build();
+        // SAFETY: the path is a constant.
+        unsafe { ring.submission().push(&open) }.unwrap();
+        ring.submit_and_wait(1).unwrap();
+        assert_eq!(ring.completion().next().unwrap().result(), -libc::EACCES);
+    }
+}
