@@ -2,7 +2,7 @@
 //!
 //! Names, values and defaults are those of virtiofsd 1.14, so that a launcher can start one in place of the other.
 //! Our own are `--queues`, `--keep-listening`, `--direct`, `--engine`, `--ring-affinity`, `--poll-us`, `--max-write`,
-//! `--readahead`, the timeouts, `--posix-lock`, `--flock`, `--extent-dialect`, `--extent-source`, `--device` and those of the window. What the
+//! `--readahead`, the timeouts, `--posix-lock`, `--flock`, `--extent-dialect`, `--extent-source`, `--device`, `--sandbox-required`, `--landlock` and those of the window. What the
 //! answers mean together is decided in `resolve`.
 
 use std::os::fd::RawFd;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use super::options::{
-    Cache, Direct, Engine, ExtentDialect, ExtentSource, IdMap, InodeFileHandles, LogLevel, ModCaps,
+    Cache, Direct, Engine, ExtentDialect, ExtentSource, IdMap, InodeFileHandles, Landlock, LogLevel, ModCaps,
     Negotiation, SandboxMode, Seccomp,
 };
 use super::values;
@@ -431,7 +431,16 @@ pub(super) struct SandboxArgs {
     )]
     pub(super) sandbox: SandboxMode,
 
-    /// What to do on a system call that is not allowed. This version installs no filter
+    /// Refuse to start where the host does not give everything that the sandbox consists of
+    ///
+    /// Otherwise what is missing (seccomp, Landlock or a part of it, restrictions of io_uring) is reported in the log
+    #[arg(long, hide_short_help = true)]
+    pub(super) sandbox_required: bool,
+
+    /// What to do on a system call that no thread of this kind has reason to make
+    ///
+    /// kill: end the daemon; trap: the same by SIGSYS, with a core dump; log: do it, and note it in the kernel's log;
+    /// none: install no filter
     #[arg(
         long,
         hide_short_help = true,
@@ -440,6 +449,16 @@ pub(super) struct SandboxArgs {
         hide_possible_values = true
     )]
     pub(super) seccomp: Seccomp,
+
+    /// Limit with Landlock what the daemon can reach, beside and without the above: auto (what the host has) or none
+    #[arg(
+        long,
+        hide_short_help = true,
+        default_value = "auto",
+        value_name = "auto|none",
+        hide_possible_values = true
+    )]
+    pub(super) landlock: Landlock,
 
     /// Capabilities to keep or to drop besides the default, for example +sys_admin:-chown
     #[arg(long, hide_short_help = true, value_name = "LIST", value_parser = values::modcaps, allow_hyphen_values = true)]

@@ -31,8 +31,8 @@ pub use attach::{AttachArgs, Vmm};
 pub use capabilities::CAPABILITIES;
 pub use options::{
     Cache, Device, Direct, Engine, ExtentDevice, ExtentDialect, ExtentSource, GuestLimits, IdMap,
-    InodeFileHandles, Limits, Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Note, Options, Rings,
-    Sandbox, SandboxMode, Seccomp, Share, Socket, Timeouts, Window,
+    InodeFileHandles, Landlock, Limits, Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Note, Options,
+    Rings, Sandbox, SandboxMode, Seccomp, Share, Socket, Timeouts, Window,
 };
 pub(crate) use values::size;
 

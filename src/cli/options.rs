@@ -199,8 +199,12 @@ pub enum ExtentSource {
 pub struct Sandbox {
     /// How the process is confined to the shared directory.
     pub mode: SandboxMode,
+    /// Whether everything that confines the process must be there.
+    pub required: bool,
     /// What the system-call filter does to a call that is not on its list.
     pub seccomp: Seccomp,
+    /// Whether Landlock is used.
+    pub landlock: Landlock,
     /// Corrections to the set of capabilities that is kept.
     pub modcaps: ModCaps,
     /// User namespace: user ids. Empty: none was asked for.
@@ -231,6 +235,27 @@ pub enum Seccomp {
     Log,
     /// The process gets `SIGSYS`.
     Trap,
+}
+
+impl Seccomp {
+    /// How the operator writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kill => "kill",
+            Self::Trap => "trap",
+            Self::Log => "log",
+        }
+    }
+}
+
+/// `--landlock`: whether Landlock limits what can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landlock {
+    /// As far as the host has it and the other options permit it.
+    Auto,
+    /// Not at all.
+    None,
 }
 
 /// `--modcaps`: corrections to the set of capabilities that is kept.

@@ -89,7 +89,9 @@ pub(super) fn resolve(
         },
         sandbox: Sandbox {
             mode: sandbox.sandbox,
+            required: sandbox.sandbox_required,
             seccomp: sandbox.seccomp,
+            landlock: sandbox.landlock,
             modcaps: sandbox.modcaps.unwrap_or_default(),
             uid_map: sandbox.uid_map,
             gid_map: sandbox.gid_map,

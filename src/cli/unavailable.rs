@@ -4,7 +4,7 @@
 //! be refused.) A feature that arrives takes its row out of the table.
 
 use super::args::CommandLine;
-use super::options::{LogLevel, Note, Seccomp};
+use super::options::{LogLevel, Note};
 use super::values::{MigrationMode, MigrationOnError};
 
 struct Unavailable {
@@ -19,12 +19,6 @@ struct Unavailable {
 const NO_MIGRATION: &str = "has no effect, because this version does not migrate";
 
 const TABLE: &[Unavailable] = &[
-    Unavailable {
-        // The default asks for a filter too, so whoever reads the log learns that there is none.
-        option: "--seccomp",
-        asked: |line| line.sandbox.seccomp != Seccomp::None,
-        consequence: "has no effect, because this version installs no system-call filter",
-    },
     Unavailable {
         option: "--migration-mode",
         asked: |line| line.migration.migration_mode != MigrationMode::FindPaths,

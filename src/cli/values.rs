@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use super::options::{
-    Cache, Direct, Engine, ExtentDialect, ExtentSource, IdMap, InodeFileHandles, LogLevel, ModCaps,
+    Cache, Direct, Engine, ExtentDialect, ExtentSource, IdMap, InodeFileHandles, Landlock, LogLevel, ModCaps,
     Negotiation, SandboxMode, Seccomp,
 };
 
@@ -68,6 +68,7 @@ value_names!(Negotiation { Never = "never", Auto = "auto", Always = "always" });
 value_names!(InodeFileHandles { Never = "never", Prefer = "prefer" | "fallback", Mandatory = "mandatory" });
 value_names!(SandboxMode { Namespace = "namespace", Chroot = "chroot", None = "none" });
 value_names!(Seccomp { None = "none", Kill = "kill", Log = "log", Trap = "trap" });
+value_names!(Landlock { Auto = "auto", None = "none" });
 value_names!(LogLevel {
     Error = "error",
     Warn = "warn",

@@ -34,7 +34,9 @@ pub(super) fn start(log: &Log) -> Result<(), TryInitError> {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     if log.syslog {
-        // The connection is made now, as the sandbox will not reach /dev/log.
+        // The connection is made now, as the sandbox will not reach /dev/log. And the time zone is read now: syslog(3) would
+        // read it with its first message, and where the share is the root directory /etc/localtime is the guest's.
+        super::sys::read_time_zone();
         let options = syslog_tracing::Options::LOG_PID | syslog_tracing::Options::LOG_NDELAY;
         if let Some(syslog) = Syslog::new(c"extentfsd", options, Facility::User) {
             // The system log adds time and level itself.

@@ -46,7 +46,7 @@ use crate::cli::{self, InodeFileHandles, Options};
 use crate::extents::{Volume, VolumeError};
 use crate::fs;
 use crate::sandbox::limits::{LimitError, raise_nofile};
-use crate::sandbox::{self, ShareRoot, Side};
+use crate::sandbox::{self, Inside, ShareRoot, Side, Walls};
 use crate::vhost::{ConnectionEnd, TagError};
 pub use pid_file::PidFileError;
 pub use socket::SocketError;
@@ -124,6 +124,8 @@ pub struct Ready {
     pub volume: Option<Volume>,
     /// The share, in the sandbox.
     pub share: ShareRoot,
+    /// What the sandbox consists of; whoever serves completes and reports it.
+    pub walls: Walls,
     /// How many files the process may have open.
     pub descriptors: u64,
 }
@@ -185,11 +187,14 @@ fn start(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error>) -> R
     let config = sandbox::Config {
         sandbox: &options.sandbox,
         share: &options.share.dir,
+        read_only: options.share.readonly,
         file_handles: options.share.inode_file_handles != InodeFileHandles::Never,
+        syslog: options.log.syslog,
     };
     let entrance = match sandbox::split(&config)? {
         Side::Outside(child) => {
             drop((listener, window, volume));
+            sandbox::watch(&config, child);
             let code = signals::supervise(child).map_err(Error::Supervise)?;
             drop(files);
             return Ok(code);
@@ -199,10 +204,11 @@ fn start(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error>) -> R
     if entrance.is_forked() {
         files.drain(..).for_each(SocketFiles::leave_to_other);
     }
+    let removals: Vec<_> = files.iter().map(SocketFiles::directory).collect();
+    let Inside { share, walls } = entrance.enter(&config, &removals)?;
     let files = Arc::new(files);
-    let share = entrance.enter(&config)?;
     signals::end_on_signal(Arc::clone(&files)).map_err(Error::Signals)?;
-    let served = serve(Ready { listener, window, volume, share, descriptors });
+    let served = serve(Ready { listener, window, volume, share, walls, descriptors });
     // The signal thread has a share in them, so they would not be dropped.
     files.iter().for_each(SocketFiles::remove);
     served.map(|()| 0)

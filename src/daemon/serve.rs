@@ -13,7 +13,7 @@ use crate::vhost::{ConnectionEnd, Device, FsDevice, serve_connection};
 
 /// Serves the share until the front-end goes away or, with `--keep-listening`, for ever.
 pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
-    let Ready { listener, window, volume, share, descriptors } = ready;
+    let Ready { listener, window, volume, share, mut walls, descriptors } = ready;
     let window = match window {
         Some(listener) => Some((listener, window::make(options)?)),
         None => None,
@@ -35,7 +35,9 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     let bounds = file_system.limits();
     let device: Arc<dyn Device> =
         Arc::new(FsDevice::new(file_system, options.device.queues, options.device.tag.as_deref())?);
-    let rings = rings::runtime(&options.rings, options.limits.thread_pool_size, &options.guest_limits)?;
+    let rings =
+        rings::runtime(&options.rings, options.limits.thread_pool_size, &options.guest_limits, &mut walls)?;
+    walls.report();
     let bounds = [bounds, vec![rings.options.in_flight.clone(), rings.options.kept_bytes.clone()]].concat();
     if let (Some((listener, window)), Some(wanted)) = (window, &options.window) {
         window::serve(listener, window, wanted.queues, rings::window_runtime(&rings))?;

@@ -10,10 +10,11 @@ use std::thread;
 
 use libc::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, c_int};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::socket::SocketFiles;
 use super::sys::{Signals, exit_now, report_children};
+use crate::sandbox::Role;
 
 /// All that some thread waits for.
 const OBEYED: [c_int; 5] = [SIGTERM, SIGHUP, SIGINT, SIGUSR1, SIGCHLD];
@@ -33,6 +34,7 @@ pub(super) fn block() -> io::Result<()> {
 /// Requests of a guest may be under way; they are as after a crash of the host, no more.
 pub(super) fn end_on_signal(files: Arc<Vec<SocketFiles>>) -> io::Result<()> {
     let wait = move || {
+        limit(Role::Signals);
         if let Ok(signal) = Signals::new(&ENDING).wait() {
             info!("{} received, shutting down", name(signal));
             files.iter().for_each(SocketFiles::remove);
@@ -45,12 +47,20 @@ pub(super) fn end_on_signal(files: Arc<Vec<SocketFiles>>) -> io::Result<()> {
 /// Starts the thread that calls `act` whenever `SIGUSR1` comes. Without it that signal does nothing.
 pub(super) fn on_user_signal(act: impl Fn() + Send + 'static) -> io::Result<()> {
     let wait = move || {
+        limit(Role::Revocation);
         let signals = Signals::new(&[SIGUSR1]);
         while signals.wait().is_ok() {
             act();
         }
     };
     thread::Builder::new().name("signals-user".to_owned()).spawn(wait).map(drop)
+}
+
+/// Limits the calling thread to its role. Without that it has the main thread's limits.
+fn limit(role: Role) {
+    if let Err(error) = role.enter() {
+        warn!("a thread for signals is not limited to its role: {error}");
+    }
 }
 
 /// Waits for the serving process to end, passing signals on to it, and returns its exit code.
@@ -87,6 +97,9 @@ fn name(signal: c_int) -> String {
         SIGHUP => "SIGHUP".to_owned(),
         SIGINT => "SIGINT".to_owned(),
         libc::SIGKILL => "SIGKILL".to_owned(),
+        libc::SIGSYS => {
+            "SIGSYS, as it made a system call that its threads are not to make (see --seccomp)".to_owned()
+        }
         other => format!("signal {other}"),
     }
 }

@@ -58,6 +58,16 @@ pub(super) fn report_children() {
     }
 }
 
+/// Reads the time zone, once for the life of the process. To be called while there is one thread.
+pub(super) fn read_time_zone() {
+    // SAFETY: tzset(3) changes variables of the C library only, and no other thread reads them yet.
+    unsafe { tzset() }
+}
+
+unsafe extern "C" {
+    fn tzset();
+}
+
 /// Ends the process at once: no destructor, no exit handler.
 pub(super) fn exit_now(code: c_int) -> ! {
     // SAFETY: _exit(2) has no preconditions and does not return.

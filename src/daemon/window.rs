@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::{Error, signals};
 use crate::cli;
 use crate::extents::{Identity, Window};
+use crate::sandbox::Role;
 use crate::vhost::{ConnectionEnd, Device, RingRuntime, WindowDevice, serve_connection};
 
 /// Requests of the window are best multiples of it. The host's own limit is a file's (`STATX_DIOALIGN`); what is below
@@ -55,6 +56,9 @@ pub(super) fn serve(
     signals::on_user_signal(revoke).map_err(Error::Window)?;
     let device: Arc<dyn Device> = Arc::new(WindowDevice::new(window, queues));
     let accept = move || {
+        if let Err(cause) = Role::Window.enter() {
+            warn!("the window's thread is not limited to its role: {cause}");
+        }
         loop {
             match listener.accept() {
                 Ok((stream, _)) => {

@@ -55,6 +55,7 @@ pub use config::{
 use credentials::Own;
 use extents::Extents;
 use handle::{Handle, HandleTable};
+pub(crate) use inode::handles_are_refused;
 use inode::{HotDescriptors, Inode, InodeTable, Mount, Mounts, PathFd, Reference, STATX_MASK};
 use limits::Bounds;
 use locality::Locality;

@@ -70,19 +70,32 @@ pub enum EngineKind {
     Threads,
 }
 
+/// What the rings of this host will have.
+#[derive(Debug)]
+pub struct EngineChoice {
+    /// [`Uring`](EngineKind::Uring) or [`Threads`](EngineKind::Threads).
+    pub kind: EngineKind,
+    /// Why it is not io_uring, where that was wanted.
+    pub instead: Option<io::Error>,
+    /// Why the io_uring takes more requests than it is to be asked for, where the host permits no restrictions.
+    pub unrestricted: Option<io::Error>,
+}
+
 impl EngineKind {
-    /// The engine that a ring of this kind will have on this host, [`Uring`](Self::Uring) or
-    /// [`Threads`](Self::Threads), and why it is not io_uring where that was wanted.
+    /// The engine that a ring of this kind will have on this host.
     ///
     /// # Errors
     ///
     /// Why the host permits no io_uring, where nothing else will do.
-    pub fn choose(self) -> io::Result<(Self, Option<io::Error>)> {
-        match (self, engine::probe_uring()) {
-            (Self::Threads, _) => Ok((Self::Threads, None)),
-            (_, Ok(())) => Ok((Self::Uring, None)),
-            (Self::Auto, Err(error)) => Ok((Self::Threads, Some(error))),
-            (Self::Uring, Err(error)) => Err(error),
+    pub fn choose(self) -> io::Result<EngineChoice> {
+        let threads = |instead| EngineChoice { kind: Self::Threads, instead, unrestricted: None };
+        if self == Self::Threads {
+            return Ok(threads(None));
+        }
+        match engine::probe_uring() {
+            Ok(unrestricted) => Ok(EngineChoice { kind: Self::Uring, instead: None, unrestricted }),
+            Err(error) if self == Self::Auto => Ok(threads(Some(error))),
+            Err(error) => Err(error),
         }
     }
 }

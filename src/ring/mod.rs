@@ -46,7 +46,7 @@ mod testing;
 mod tests;
 
 pub use dirty_log::DirtyLog;
-pub use handle::{EngineKind, Notifiers, Ring, RingConfig, RingOptions, Stopped, Surroundings};
+pub use handle::{EngineChoice, EngineKind, Notifiers, Ring, RingConfig, RingOptions, Stopped, Surroundings};
 pub use memory::{GuestMemory, MemoryError, RegionConfig, Unmapped};
 pub use offload::Offload;
 pub use service::{Outcome, Respond, Service, Wait};

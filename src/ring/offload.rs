@@ -24,7 +24,11 @@ pub struct Offload {
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
+    prepare: Option<Prepare>,
 }
+
+/// What a thread does before its first job.
+type Prepare = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -41,7 +45,17 @@ impl Offload {
 
     /// A pool of at most `limit` threads; none is started yet.
     pub fn new(limit: NonZeroUsize) -> Self {
-        let shared = Shared { state: Mutex::default(), work: Condvar::new() };
+        Self::with(limit, None)
+    }
+
+    /// The same pool, whose threads each call `prepare` before their first job. Where that fails they say so and serve
+    /// all the same: they have what the ring thread that started them has.
+    pub fn prepared(self, prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self::with(self.limit, Some(Box::new(prepare)))
+    }
+
+    fn with(limit: NonZeroUsize, prepare: Option<Prepare>) -> Self {
+        let shared = Shared { state: Mutex::default(), work: Condvar::new(), prepare };
         Self { shared: Arc::new(shared), limit }
     }
 
@@ -70,6 +84,9 @@ impl Offload {
 
 impl Shared {
     fn serve(&self) {
+        if let Some(Err(error)) = self.prepare.as_ref().map(|prepare| prepare()) {
+            tracing::warn!("an offload thread is not limited to its role: {error}");
+        }
         let mut state = self.state.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {

@@ -83,6 +83,15 @@ pub trait Service: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Gives up on the thread of a ring what only its start needed, once its engine is there and still before its first
+    /// request.
+    ///
+    /// # Errors
+    /// Why the ring cannot run.
+    fn confine_thread(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Ends what waits without a bound (a blocked lock), because a ring is to stop. May be called
     /// again until the ring has drained.
     fn cancel_waits(&self);

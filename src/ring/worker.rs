@@ -49,6 +49,7 @@ pub(super) fn run(
         let (addresses, size, event_idx) = (config.addresses(), config.size, config.event_idx);
         let queue = Queue::new(&memory, addresses, size, next_avail, event_idx)
             .ok_or_else(|| misplaced(&config, "has a size that is no power of two, or "))?;
+        surroundings.service.confine_thread()?;
         Ok((engine, queue))
     });
     let (mut engine, queue) = match begun {

@@ -6,6 +6,9 @@
 //! | `namespace` | how does the share become the root of a world of its own? |
 //! | `userns`, `idmap` | who is who in a user namespace, and who may say so? |
 //! | `capabilities` | which privileges are left? |
+//! | `landlock` | what may still be reached by a path, a port or a signal, whatever the mode is? |
+//! | `seccomp` | which system calls may a thread make? |
+//! | `walls` | which walls stand, and which could the host not give? |
 //! | `limits` | how many files may be open? |
 //! | `sys` | the unsafe system calls |
 //!
@@ -26,10 +29,17 @@
 //!    mounts below the share later shows up, and nothing travels back; a detached mount of `/proc/self/fd`; the share's
 //!    tree of mounts is made the root and the old root is detached;
 //! 4. child: capabilities are dropped, `no_new_privs` is set, the umask becomes 0;
-//! 5. child: it asks to be killed with its parent. This comes last because the kernel forgets the wish when
+//! 5. child: Landlock. It limits threads that are yet to come and not those that are there already;
+//! 6. child: it asks to be killed with its parent. This comes last because the kernel forgets the wish when
 //!    credentials change (`commit_creds`); that the parent still lives is checked after it. The wish belongs to the main
 //!    thread, which therefore must not change its credentials later: threads that serve requests may, the main
-//!    thread may not.
+//!    thread may not;
+//! 7. child: the main thread's seccomp filter, which knows none of the calls that the steps before took. The supervisor
+//!    gets its own after the fork ([`watch`]).
+//!
+//! Steps 4 to 7 are the same with `--sandbox none`. What of the kernel a step needs that this host does not have, or does
+//! not permit (Landlock, seccomp), is reported and left out, or ends the start with `--sandbox-required` ([`Walls`]).
+//! Namespaces and chroot are never left out: they are asked for by name.
 //!
 //! No procfs is mounted. The detached mount has the directory `/proc/self/fd` as its root, so `..` leads nowhere from
 //! it, and it works where a container's masked `/proc` forbids mounting a new one. In the `chroot` mode the
@@ -37,13 +47,16 @@
 
 mod capabilities;
 mod idmap;
+mod landlock;
 pub mod limits;
 mod namespace;
+mod seccomp;
 mod share;
 mod sys;
 mod userns;
+mod walls;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -52,9 +65,13 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, set_parent_process_death_signal, umask};
 use rustix::thread::set_no_new_privs;
 
-use crate::cli::{self, SandboxMode};
+use crate::cli::{self, Landlock, SandboxMode, Seccomp};
+use crate::fs::handles_are_refused;
+use landlock::ByHandle;
+pub use seccomp::Role;
 pub use share::ShareRoot;
 use sys::Fork;
+pub use walls::Walls;
 
 /// Why the sandbox could not be entered.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +126,14 @@ pub enum Error {
         #[source]
         source: caps::errors::CapsError,
     },
+    /// The host does not give what was demanded.
+    #[error("--sandbox-required: this host gives no {wall}: {reason}")]
+    Required {
+        /// What is not there.
+        wall: &'static str,
+        /// Why, and what to do where something can be done.
+        reason: String,
+    },
 }
 
 /// What the sandbox has to know.
@@ -118,8 +143,21 @@ pub struct Config<'a> {
     pub sandbox: &'a cli::Sandbox,
     /// The directory to share.
     pub share: &'a Path,
+    /// Whether the share is only read.
+    pub read_only: bool,
     /// Whether file handles are opened, for which `CAP_DAC_READ_SEARCH` is kept.
     pub file_handles: bool,
+    /// Whether messages go to the system log.
+    pub syslog: bool,
+}
+
+/// What the serving process has once it is confined.
+#[derive(Debug)]
+pub struct Inside {
+    /// The share.
+    pub share: ShareRoot,
+    /// What confines the process, to be completed and reported.
+    pub walls: Walls,
 }
 
 /// On which side of the wall this process continues.
@@ -177,22 +215,44 @@ impl Entrance {
         self.supervisor.is_some()
     }
 
-    /// Confines the process to the share. Steps 3 to 5. `config` is that of [`split`]; the caller must still be the only
-    /// thread.
+    /// Confines the process to the share. Steps 3 to 7. `config` is that of [`split`]; `removals` are the directories in
+    /// which this process removes files when it ends. The caller must still be the only thread.
     ///
     /// # Errors
     ///
     /// The step that failed. The process should end then: it may be confined in part.
-    pub fn enter(self, config: &Config<'_>) -> Result<ShareRoot, Error> {
+    pub fn enter(self, config: &Config<'_>, removals: &[BorrowedFd<'_>]) -> Result<Inside, Error> {
+        let mut walls = Walls::new(config.sandbox.required);
+        // Before the root directory changes.
+        let by_handle = match config.sandbox.mode {
+            SandboxMode::Namespace => None,
+            _ => Some(ByHandle::on_mount_of(share::open_share(config.share)?.as_fd())),
+        };
         let share = match config.sandbox.mode {
             SandboxMode::None => share::open_in_place(config.share)?,
-            SandboxMode::Chroot => share::chroot(config.share)?,
+            SandboxMode::Chroot => {
+                walls.stands("chroot");
+                share::chroot(config.share)?
+            }
             SandboxMode::Namespace => {
+                walls.stands("namespaces");
                 userns::become_root(config.sandbox)?;
                 namespace::enter(config.share)?
             }
         };
         give_up_privileges(config)?;
+        walls.stands("capabilities");
+        walls.stands("no_new_privs");
+        if config.sandbox.landlock == Landlock::Auto {
+            let plan = landlock::Plan {
+                share: share.root.as_fd(),
+                read_only: config.read_only,
+                by_handle: (config.file_handles && !handles_are_refused(share.root.as_fd()))
+                    .then(|| by_handle.unwrap_or_else(|| ByHandle::on_mount_of(share.root.as_fd()))),
+                removals,
+            };
+            landlock::confine(&plan, &mut walls)?;
+        }
         if let Some(supervisor) = self.supervisor {
             follow(&supervisor).map_err(|errno| Error::Step {
                 mode: mode_name(config.sandbox.mode),
@@ -201,8 +261,20 @@ impl Entrance {
                 source: errno.into(),
             })?;
         }
-        Ok(share)
+        let seccomp = config.sandbox.seccomp;
+        match seccomp::install(Role::Main, seccomp, config.syslog, None) {
+            Ok(()) if seccomp == Seccomp::None => (),
+            Ok(()) => walls.stands(format!("seccomp ({})", seccomp.name())),
+            Err(error) => walls.missing("seccomp filter", error)?,
+        }
+        Ok(Inside { share, walls })
     }
+}
+
+/// Limits the process that stays outside to watching `child`. Where the host does not permit it, the child reports
+/// that, whose filter is the one that matters.
+pub fn watch(config: &Config<'_>, child: Pid) {
+    let _ = seccomp::install(Role::Supervisor, config.sandbox.seccomp, config.syslog, Some(child));
 }
 
 /// Has the kernel kill this process when its parent ends.

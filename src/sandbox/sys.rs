@@ -43,3 +43,19 @@ pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions and does not return.
     unsafe { libc::_exit(code) }
 }
+
+/// The version of Landlock that the kernel has (`LANDLOCK_CREATE_RULESET_VERSION`).
+///
+/// # Errors
+///
+/// `ENOSYS`: none is built in. `EOPNOTSUPP`: it is off since boot. `EPERM`, mostly: a seccomp filter.
+pub(super) fn landlock_version() -> io::Result<i32> {
+    const VERSION: libc::c_uint = 1;
+    let none: *const u8 = std::ptr::null();
+    // SAFETY: with this flag the call reads no memory.
+    let answer = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    match i32::try_from(answer) {
+        Ok(version @ 1..) => Ok(version),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

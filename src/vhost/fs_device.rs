@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Device;
 use crate::fuse::{FileSystem, Handled, Server, Transfer};
 use crate::ring::{Outcome, Respond, Service};
+use crate::sandbox::Role;
 
 /// Bytes of the tag in the configuration space (`struct virtio_fs_config`).
 const TAG_LEN: usize = 36;
@@ -120,6 +121,10 @@ impl<F: FileSystem> Service for FuseService<F> {
 
     fn reply_head_len(&self) -> usize {
         self.0.reply_head_len()
+    }
+
+    fn confine_thread(&self) -> io::Result<()> {
+        Role::Ring.enter()
     }
 
     fn cancel_waits(&self) {

@@ -21,6 +21,7 @@ use super::Device;
 use crate::extents::{Access, HostFile, Way, Window};
 use crate::fuse::{Direction, Transfer};
 use crate::ring::{Outcome, Respond, Service, Wait};
+use crate::sandbox::Role;
 
 /// Bytes of a sector, the unit of addresses (section 5.2.6).
 const SECTOR: u64 = 512;
@@ -324,6 +325,10 @@ impl Service for WindowService {
     /// (`file_remove_privs`). Threads that this one starts inherit that, and io_uring takes it over with each entry.
     fn prepare_thread(&self) -> io::Result<()> {
         caps::drop(None, CapSet::Effective, Capability::CAP_FSETID).map_err(io::Error::other)
+    }
+
+    fn confine_thread(&self) -> io::Result<()> {
+        Role::WindowRing.enter()
     }
 
     fn cancel_waits(&self) {}

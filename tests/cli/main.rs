@@ -14,9 +14,9 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use extentfsd::cli::{
-    self, Cache, Command, Device, Direct, Engine, ExtentDialect, GuestLimits, InodeFileHandles, Limits,
-    Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Options, ParseExit, Rings, Sandbox, SandboxMode,
-    Seccomp, Share, Socket, Timeouts,
+    self, Cache, Command, Device, Direct, Engine, ExtentDialect, GuestLimits, InodeFileHandles, Landlock,
+    Limits, Listen, Log, LogLevel, ModCaps, Negotiation, Nofile, Options, ParseExit, Rings, Sandbox,
+    SandboxMode, Seccomp, Share, Socket, Timeouts,
 };
 use extentfsd::identity::Translation;
 
@@ -45,10 +45,9 @@ pub(crate) fn refusal(line: &str) -> ParseExit {
     }
 }
 
-/// The notes of a line, but for the one about the missing system-call filter.
+/// The notes of a line.
 pub(crate) fn notes(line: &str) -> Vec<String> {
-    let options = options(line);
-    options.notes.into_iter().map(|note| note.text).filter(|text| !text.starts_with("--seccomp ")).collect()
+    options(line).notes.into_iter().map(|note| note.text).collect()
 }
 
 /// What virtiofsd does by default, and our own options at rest.
@@ -83,7 +82,9 @@ pub(crate) fn defaults() -> Options {
         },
         sandbox: Sandbox {
             mode: SandboxMode::Namespace,
+            required: false,
             seccomp: Seccomp::Kill,
+            landlock: Landlock::Auto,
             modcaps: ModCaps::default(),
             uid_map: Vec::new(),
             gid_map: Vec::new(),

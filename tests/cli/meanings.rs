@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use caps::Capability;
 use extentfsd::cli::{
-    self, Cache, Command, Direct, Engine, ExtentDevice, ExtentDialect, IdMap, InodeFileHandles, LogLevel,
-    ModCaps, Negotiation, Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
+    self, Cache, Command, Direct, Engine, ExtentDevice, ExtentDialect, IdMap, InodeFileHandles, Landlock,
+    LogLevel, ModCaps, Negotiation, Nofile, SandboxMode, Seccomp, Socket, Timeouts, Window,
 };
 
 use extentfsd::identity::{IdRule, IdTranslation};
@@ -145,6 +145,9 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--seccomp kill", |_| ()),
     ("--seccomp log", |o| o.sandbox.seccomp = Seccomp::Log),
     ("--seccomp trap", |o| o.sandbox.seccomp = Seccomp::Trap),
+    ("--landlock none", |o| o.sandbox.landlock = Landlock::None),
+    ("--landlock=auto", |_| ()),
+    ("--sandbox-required", |o| o.sandbox.required = true),
     ("--modcaps=+sys_admin:-chown", |o| {
         o.sandbox.modcaps =
             ModCaps { add: vec![Capability::CAP_SYS_ADMIN], drop: vec![Capability::CAP_CHOWN] };

@@ -21,7 +21,7 @@ use crate::fuse::{NodeId, Result};
 pub(crate) use file_handle::FileHandle;
 pub(crate) use hot::{HotDescriptors, PathFd};
 pub(crate) use identity::{BirthTime, Identity, STATX_MASK, STATX_NAME};
-pub(crate) use mounts::{Mount, Mounts};
+pub(crate) use mounts::{Mount, Mounts, handles_are_refused};
 pub(crate) use table::{Acquired, InodeTable, Inserted};
 
 /// How the file is reached.

@@ -30,6 +30,14 @@ impl AsFd for Mount {
     }
 }
 
+/// Whether this process may open no file by handle: then [`Mounts`] learns it from the share's root, and never tries again.
+pub(crate) fn handles_are_refused(root: BorrowedFd<'_>) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = openat(root, c".", flags, Mode::empty())
+        .and_then(|mount| FileHandle::of(root, c"")?.open(mount.as_fd(), OFlags::PATH));
+    matches!(opened, Err(Errno::PERM))
+}
+
 /// The mounts that files are referred to by handle on.
 pub(crate) struct Mounts {
     policy: InodeFileHandles,

@@ -7,6 +7,7 @@
 mod inline;
 mod movement;
 mod pace;
+mod restrict;
 mod syscall;
 mod threads;
 mod uring;

@@ -15,6 +15,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::inline::{Inline, Step};
 use super::movement::Attempt;
+use super::restrict::restrict;
 use super::{Engine, Events, Movement, Sources, Wait};
 use crate::fuse::Direction;
 use crate::ring::control::signal;
@@ -51,7 +52,7 @@ pub(super) struct Uring<'a> {
 impl<'a> Uring<'a> {
     pub(super) fn new(depth: u16, sources: Sources<'a>) -> io::Result<Self> {
         let completions = (2 * u32::from(depth)).next_power_of_two().clamp(2 * SUBMISSIONS, MAX_COMPLETIONS);
-        let (ring, modern) = build_fit(completions)?;
+        let Made { ring, modern, .. } = build_fit(completions)?;
         let mut engine = Self {
             ring,
             sources,
@@ -221,11 +222,7 @@ impl Engine for Uring<'_> {
             });
         let fd = self.call.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let submitter = self.ring.submitter();
-        let registered = match submitter.register_files_update(CALL_PLACE, &[fd]) {
-            Ok(_) => true,
-            // The first time there is no table yet.
-            Err(_) => submitter.register_files(&[fd]).is_ok(),
-        };
+        let registered = submitter.register_files_update(CALL_PLACE, &[fd]).is_ok();
         self.call_by_ring = usable && registered;
     }
 
@@ -263,30 +260,58 @@ fn key(data: u64) -> Key {
     Key { index: u32::from_le_bytes([a, b, c, d]), generation: u32::from_le_bytes([e, f, g, h]) }
 }
 
-/// Whether this host has an io_uring for this process.
+/// An io_uring that is ready for use.
+struct Made {
+    ring: IoUring,
+    /// Whether the kernel is of Linux 5.19 or later.
+    modern: bool,
+    /// Why it takes any request, and not only those of this engine, where that is so.
+    unrestricted: Option<io::Error>,
+}
+
+/// Whether this host has an io_uring for this process; where it cannot be restricted ([`restrict`]), the reason.
 ///
 /// # Errors
 ///
 /// Why it has not: too old, forbidden (`kernel.io_uring_disabled`, a seccomp filter), out of locked memory.
-pub(in crate::ring) fn probe() -> io::Result<()> {
-    build_fit(2 * SUBMISSIONS).map(drop)
+pub(in crate::ring) fn probe() -> io::Result<Option<io::Error>> {
+    build_fit(2 * SUBMISSIONS).map(|made| made.unrestricted)
 }
 
-/// Makes an io_uring that has all that this engine needs, and says whether it is of Linux 5.19 or later.
-fn build_fit(completions: u32) -> io::Result<(IoUring, bool)> {
-    let (ring, modern) = build(completions)?;
+/// Makes an io_uring that has all that this engine needs.
+fn build_fit(completions: u32) -> io::Result<Made> {
+    let made = build_restricted(completions)?;
     // Waiting with a time limit came with Linux 5.11.
-    if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
+    if !made.ring.params().is_feature_ext_arg() || !made.ring.params().is_feature_nodrop() {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring is older than 5.11"));
     }
-    Ok((ring, modern))
+    Ok(made)
+}
+
+/// Makes an io_uring that takes the requests of this engine only; one that takes any where the host permits no
+/// restrictions.
+fn build_restricted(completions: u32) -> io::Result<Made> {
+    let (ring, modern) = build(completions, true)?;
+    // The table has an empty place for the call eventfd; a signal is a system call where there is no table.
+    let _ = ring.submitter().register_files(&[-1]);
+    let restricted = restrict(&ring);
+    if ring.submitter().register_enable_rings().is_ok() {
+        return Ok(Made { ring, modern, unrestricted: restricted.err() });
+    }
+    let (ring, modern) = build(completions, false)?;
+    let _ = ring.submitter().register_files(&[-1]);
+    let refused = || io::Error::new(io::ErrorKind::PermissionDenied, "io_uring_register(2) is refused");
+    Ok(Made { ring, modern, unrestricted: Some(restricted.err().unwrap_or_else(refused)) })
 }
 
 /// Makes an io_uring with the best flags that the kernel has, and says whether that is 5.19 or later.
-fn build(completions: u32) -> io::Result<(IoUring, bool)> {
+fn build(completions: u32, disabled: bool) -> io::Result<(IoUring, bool)> {
     let common = || {
         let mut builder = IoUring::builder();
         builder.setup_cqsize(completions).setup_clamp();
+        if disabled {
+            builder.setup_r_disabled();
+        }
         builder
     };
     // Linux 6.1: completions are run when this thread asks for them, never by an interruption.
@@ -302,4 +327,23 @@ fn build(completions: u32) -> io::Result<(IoUring, bool)> {
         }
     }
     common().build(SUBMISSIONS).map(|ring| (ring, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_io_uring_opens_no_file() {
+        let Ok(Made { mut ring, unrestricted, .. }) = build_fit(2 * SUBMISSIONS) else {
+            return eprintln!("skipped: no io_uring here");
+        };
+        assert!(unrestricted.is_none(), "{unrestricted:?}");
+        let path = c"/etc/passwd";
+        let open = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).build();
+        // SAFETY: the path is a constant.
+        unsafe { ring.submission().push(&open) }.unwrap();
+        ring.submit_and_wait(1).unwrap();
+        assert_eq!(ring.completion().next().unwrap().result(), -libc::EACCES);
+    }
 }
