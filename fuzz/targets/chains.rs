@@ -435,9 +435,13 @@ fn judge(walks: &Reference<'_>, available: usize, used: usize, begin: u16, taken
         (used, used + 6 + 8 * size),
         (0x3000, 0x3000 + 16 * 32),
     ];
+    let meets = |a: (usize, usize), b: (usize, usize)| a.0 < b.1 && b.0 < a.1;
+    if tables.iter().enumerate().any(|(n, table)| n != 2 && meets(*table, tables[2])) {
+        // The used ring lies on another table.
+        return;
+    }
     for head in heads {
         let Writable { parts, len } = walks.walk(head);
-        let meets = |a: (usize, usize), b: (usize, usize)| a.0 < b.1 && b.0 < a.1;
         if parts.iter().any(|part| tables.iter().any(|table| meets(*part, *table))) {
             return;
         }
