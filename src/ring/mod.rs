@@ -53,8 +53,11 @@ mod queue;
 mod request;
 mod service;
 mod slot;
+mod sync;
 mod worker;
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
