@@ -8,6 +8,7 @@ pub(in crate::fs) mod files;
 mod names;
 mod nodes;
 mod readers;
+mod references;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
