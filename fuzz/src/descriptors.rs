@@ -15,5 +15,9 @@ pub fn open_files() -> BTreeMap<u32, PathBuf> {
 
 /// The descriptors that were not there in `before`.
 pub fn opened_since(before: &BTreeMap<u32, PathBuf>) -> Vec<PathBuf> {
-    open_files().into_iter().filter(|(number, file)| before.get(number) != Some(file)).map(|(_, file)| file).collect()
+    open_files()
+        .into_iter()
+        .filter(|(number, file)| before.get(number) != Some(file))
+        .map(|(_, file)| file)
+        .collect()
 }

@@ -42,7 +42,8 @@ impl Ground {
         }
         // SAFETY: no descriptor table is unshared, which is what could invalidate others' descriptors.
         unsafe { rustix::thread::unshare_unsafe(flags) }.expect("a mount namespace of our own");
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("private mounts");
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .expect("private mounts");
         let root = PathBuf::from("/dev/shm");
         let options = CString::new(format!("size={SPACE},nr_inodes=4096,mode=755")).expect("no NUL");
         mount("fuzz", &root, "tmpfs", MountFlags::STRICTATIME, Some(options.as_c_str())).expect("a tmpfs");
@@ -53,7 +54,8 @@ impl Ground {
         for (name, contents) in [("secret", "tweet"), ("inner/deep", "chirp"), ("script", "#!/bin/false\n")] {
             fs::write(ground.canary().join(name), contents).expect("a canary");
         }
-        fs::set_permissions(ground.canary().join("script"), fs::Permissions::from_mode(0o6755)).expect("a canary");
+        fs::set_permissions(ground.canary().join("script"), fs::Permissions::from_mode(0o6755))
+            .expect("a canary");
         symlink("secret", ground.canary().join("link")).expect("a canary");
         fs::create_dir(ground.root.join("around")).expect("room for the share");
         ground
@@ -81,7 +83,11 @@ impl Ground {
         for (name, len) in [("file", 5000), ("other", 0), ("dir/inner", 70_000), ("hole", 100)] {
             fs::write(share.join(name), vec![b'x'; len]).expect("the share");
         }
-        fs::OpenOptions::new().write(true).open(share.join("hole")).and_then(|file| file.set_len(1 << 30)).expect("the share");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(share.join("hole"))
+            .and_then(|file| file.set_len(1 << 30))
+            .expect("the share");
         fs::hard_link(share.join("file"), share.join("hard")).expect("the share");
         // Ways out, for whoever follows them.
         for (name, target) in [
@@ -97,25 +103,43 @@ impl Ground {
         let fifo = CString::new(share.join("fifo").into_os_string().into_encoded_bytes()).expect("no NUL");
         rustix::fs::mknodat(CWD, &fifo, rustix::fs::FileType::Fifo, Mode::from(0o666), 0).expect("the share");
         let open = |path: &Path| {
-            openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).expect("the share")
+            openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .expect("the share")
         };
         (open(&share), open(Path::new("/proc/self/fd")))
     }
 
     /// The attributes of everything beside the share and above it.
     pub fn trace(&self) -> Trace {
-        ["", "canary", "canary/secret", "canary/inner", "canary/inner/deep", "canary/script", "canary/link", "around"]
-            .iter()
-            .map(|name| {
-                let path = self.root.join(name);
-                let stat = fs::symlink_metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-                let numbers = [stat.ino(), stat.mode().into(), stat.uid().into(), stat.gid().into(), stat.nlink(), stat.size()];
-                let [ino, mode, uid, gid, nlink, size] = numbers.map(|number| number as i64);
-                let times = [stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec(), stat.atime(), stat.atime_nsec()];
-                let [mtime, ctime, ctime_nsec, atime, atime_nsec] = times;
-                (path, [ino, mode, uid, gid, nlink, size, mtime, ctime, ctime_nsec, atime, atime_nsec])
-            })
-            .collect()
+        [
+            "",
+            "canary",
+            "canary/secret",
+            "canary/inner",
+            "canary/inner/deep",
+            "canary/script",
+            "canary/link",
+            "around",
+        ]
+        .iter()
+        .map(|name| {
+            let path = self.root.join(name);
+            let stat =
+                fs::symlink_metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let numbers = [
+                stat.ino(),
+                stat.mode().into(),
+                stat.uid().into(),
+                stat.gid().into(),
+                stat.nlink(),
+                stat.size(),
+            ];
+            let [ino, mode, uid, gid, nlink, size] = numbers.map(|number| number as i64);
+            let times = [stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec(), stat.atime(), stat.atime_nsec()];
+            let [mtime, ctime, ctime_nsec, atime, atime_nsec] = times;
+            (path, [ino, mode, uid, gid, nlink, size, mtime, ctime, ctime_nsec, atime, atime_nsec])
+        })
+        .collect()
     }
 
     /// The inode numbers of what is beside the share and above it: no answer may speak of one.

@@ -1,8 +1,7 @@
-//! What does a guest say in FUSE, and what may the answer be?
+//! What does a guest say in FUSE?
 //!
-//! [`Guest`] makes requests of the fuzzer's bytes: mostly what a kernel could send, with the nodes and handles that it was
-//! told, sometimes with others, and sometimes no request at all. [`Guest::listen`] checks what must hold for every answer and
-//! remembers what the guest was told.
+//! [`Guest`] makes requests of the fuzzer's bytes: mostly what a kernel could send, with the nodes and handles that
+//! it was told, sometimes with others, and sometimes no request at all. What it may be answered is in `answers.rs`.
 
 use extentfsd::fuse::abi::extents::{IomapBeginIn, IomapConfigIn, IomapEndIn, IomapIoendIn};
 use extentfsd::fuse::abi::{self, opcode, *};
@@ -26,14 +25,15 @@ pub struct Message {
 /// A guest's memory of one mount.
 #[derive(Debug)]
 pub struct Guest {
-    nodes: Vec<u64>,
-    handles: Vec<u64>,
+    pub(crate) nodes: Vec<u64>,
+    pub(crate) handles: Vec<u64>,
     unique: u64,
     /// Inode numbers that no answer may have as a node's.
-    foreign: Vec<u64>,
+    pub(crate) foreign: Vec<u64>,
 }
 
 /// Every operation, the usual ones more than once.
+#[rustfmt::skip]
 const OPERATIONS: &[u32] = &[
     opcode::LOOKUP, opcode::LOOKUP, opcode::LOOKUP, opcode::LOOKUP, opcode::FORGET, opcode::GETATTR, opcode::SETATTR,
     opcode::SETATTR, opcode::READLINK, opcode::SYMLINK, opcode::MKNOD, opcode::MKDIR, opcode::UNLINK, opcode::RMDIR,
@@ -46,37 +46,41 @@ const OPERATIONS: &[u32] = &[
     opcode::COPY_FILE_RANGE, opcode::SETUPMAPPING, opcode::REMOVEMAPPING, opcode::SYNCFS, opcode::TMPFILE,
     opcode::STATX, opcode::COPY_FILE_RANGE_64, opcode::EXTENT_DEVICE, opcode::IOMAP_CONFIG, opcode::IOMAP_IOEND,
     opcode::IOMAP_BEGIN, opcode::IOMAP_BEGIN, opcode::IOMAP_END, opcode::CUSE_INIT,
-]; // fmt: skip
+];
 
 /// Names that are there, that could be, and that must not be.
+#[rustfmt::skip]
 const NAMES: &[&[u8]] = &[
     b"file", b"other", b"dir", b"inner", b"sub", b"hole", b"hard", b"out", b"secret", b"absolute", b"self", b"loop",
     b"up", b"fifo", b"new", b"new2", b"a", b"b", b"", b".", b"..", b"../canary", b"dir/inner", b"/dev/shm/canary/secret",
     b"/", b"canary", b"around", b"share", b"\xff\xfe", b"name\nwith\nlines", b"out/secret", b"...",
-]; // fmt: skip
+];
 
+#[rustfmt::skip]
 const XATTRS: &[&[u8]] = &[
     b"user.a", b"user.b", b"trusted.c", b"security.capability", b"security.selinux", b"system.posix_acl_access",
     b"system.posix_acl_default", b"user.", b"", b"nothing", b"security.ima", b"trusted.overlay.opaque",
-]; // fmt: skip
+];
 
 /// `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS`, `FS_IOC_FSGETXATTR`, `FS_IOC_FSSETXATTR`, `FIEMAP`, `FICLONE`, `TCGETS`.
 const IOCTLS: &[u32] =
     &[0x8008_6601, 0x4008_6602, 0x801c_581f, 0x401c_5820, 0xc020_660b, 0x4004_9409, 0x5401];
 
 /// Every access mode, with what changes the meaning of an open.
+#[rustfmt::skip]
 const OPEN_FLAGS: &[i32] = &[
     libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR, libc::O_RDWR | libc::O_DIRECT, libc::O_RDWR | libc::O_APPEND,
     libc::O_RDWR | libc::O_TRUNC, libc::O_RDONLY | libc::O_TRUNC, libc::O_RDWR | libc::O_EXCL | libc::O_CREAT,
     libc::O_RDWR | libc::O_CREAT, libc::O_DIRECTORY, libc::O_PATH, libc::O_RDWR | libc::O_SYNC, libc::O_RDWR | libc::O_DSYNC,
     libc::O_RDONLY | libc::O_NOATIME, libc::O_NOFOLLOW, libc::O_TMPFILE | libc::O_RDWR, libc::O_RDWR | libc::O_NONBLOCK, 3,
-]; // fmt: skip
+];
 
 /// `S_IFMT` values and permission bits.
+#[rustfmt::skip]
 const MODES: &[u32] = &[
     libc::S_IFREG | 0o644, libc::S_IFREG | 0o6755, libc::S_IFDIR | 0o755, libc::S_IFDIR | 0o7777, libc::S_IFIFO | 0o666,
     libc::S_IFSOCK | 0o600, libc::S_IFCHR | 0o666, libc::S_IFBLK | 0o666, libc::S_IFLNK | 0o777, 0, 0o777, u32::MAX,
-]; // fmt: skip
+];
 
 impl Guest {
     /// A guest that knows the root; `foreign` are inode numbers that are not in the share.
@@ -115,7 +119,8 @@ impl Guest {
         let Some((mut header, _)) = InHeader::read_from_prefix(&message.head).ok() else { return message };
         // Who asks, and what is wrong with the request: nothing, three times in four.
         let wrong = input.u8();
-        [header.uid, header.gid] = input.one_of(&[[0, 0], [1000, 100], [65534, 65534], [u32::MAX, u32::MAX], [0, 1000]]);
+        [header.uid, header.gid] =
+            input.one_of(&[[0, 0], [1000, 100], [65534, 65534], [u32::MAX, u32::MAX], [0, 1000]]);
         match wrong {
             0..192 => {}
             192..208 => header.len = input.number_u32(),
@@ -148,8 +153,13 @@ impl Guest {
 
     fn room(&self, opcode: u32, input: &mut Input<'_>) -> usize {
         match opcode {
-            opcode::READDIR | opcode::READDIRPLUS | opcode::READ | opcode::READLINK | opcode::GETXATTR
-            | opcode::LISTXATTR | opcode::IOCTL => 16 + input.one_of(&[4096, 200, 0, 64 << 10, 1 << 20, 1000]),
+            opcode::READDIR
+            | opcode::READDIRPLUS
+            | opcode::READ
+            | opcode::READLINK
+            | opcode::GETXATTR
+            | opcode::LISTXATTR
+            | opcode::IOCTL => 16 + input.one_of(&[4096, 200, 0, 64 << 10, 1 << 20, 1000]),
             _ => 4096,
         }
     }
@@ -223,7 +233,13 @@ impl Guest {
             opcode::FORGET => push(b, ForgetIn { nlookup: input.number() }),
             opcode::BATCH_FORGET => {
                 let count = input.below(5);
-                push(b, BatchForgetIn { count: if input.once_in(8) { input.number_u32() } else { count as u32 }, dummy: 0 });
+                push(
+                    b,
+                    BatchForgetIn {
+                        count: if input.once_in(8) { input.number_u32() } else { count as u32 },
+                        dummy: 0,
+                    },
+                );
                 for _ in 0..count {
                     push(b, ForgetOne { nodeid: self.node(input), nlookup: input.number() });
                 }
@@ -231,25 +247,41 @@ impl Guest {
             opcode::GETATTR => {
                 push(b, GetattrIn { getattr_flags: input.below(2) as u32, dummy: 0, fh: self.handle(input) });
             }
-            opcode::SETATTR => push(b, SetattrIn {
-                valid: match input.u8() { bit @ 0..=159 => 1 << (bit % 12), _ => input.u16().into() },
-                fh: self.handle(input),
-                size: input.number(),
-                atime: input.number(),
-                mtime: input.number(),
-                mode: input.one_of(MODES),
-                uid: input.number_u32(),
-                gid: input.number_u32(),
-                ..SetattrIn::default()
-            }),
+            opcode::SETATTR => push(
+                b,
+                SetattrIn {
+                    valid: match input.u8() {
+                        bit @ 0..=159 => 1 << (bit % 12),
+                        _ => input.u16().into(),
+                    },
+                    fh: self.handle(input),
+                    size: input.number(),
+                    atime: input.number(),
+                    mtime: input.number(),
+                    mode: input.one_of(MODES),
+                    uid: input.number_u32(),
+                    gid: input.number_u32(),
+                    ..SetattrIn::default()
+                },
+            ),
             opcode::SYMLINK => {
                 self.name(input, b);
-                b.extend_from_slice(input.one_of(&[&b"file"[..], b"../../canary", b"/", b"", b"/proc/self/fd", b"new"]));
+                b.extend_from_slice(input.one_of(&[
+                    &b"file"[..],
+                    b"../../canary",
+                    b"/",
+                    b"",
+                    b"/proc/self/fd",
+                    b"new",
+                ]));
                 b.push(0);
                 self.extensions(input, b);
             }
             opcode::MKNOD => {
-                push(b, MknodIn { mode: input.one_of(MODES), rdev: input.number_u32(), umask: 0o22, padding: 0 });
+                push(
+                    b,
+                    MknodIn { mode: input.one_of(MODES), rdev: input.number_u32(), umask: 0o22, padding: 0 },
+                );
                 self.name(input, b);
                 self.extensions(input, b);
             }
@@ -263,7 +295,10 @@ impl Guest {
                 if opcode == opcode::RENAME {
                     push(b, RenameIn { newdir });
                 } else {
-                    push(b, Rename2In { newdir, flags: input.one_of(&[0, 1, 2, 4, 5, u32::MAX]), padding: 0 });
+                    push(
+                        b,
+                        Rename2In { newdir, flags: input.one_of(&[0, 1, 2, 4, 5, u32::MAX]), padding: 0 },
+                    );
                 }
                 self.name(input, b);
                 self.name(input, b);
@@ -272,35 +307,61 @@ impl Guest {
                 push(b, LinkIn { oldnodeid: self.node(input) });
                 self.name(input, b);
             }
-            opcode::OPEN | opcode::OPENDIR => push(b, OpenIn { flags: flags(input), open_flags: input.below(2) as u32 }),
+            opcode::OPEN | opcode::OPENDIR => {
+                push(b, OpenIn { flags: flags(input), open_flags: input.below(2) as u32 })
+            }
             opcode::CREATE | opcode::TMPFILE => {
-                push(b, CreateIn { flags: flags(input), mode: input.one_of(MODES), umask: 0o22, open_flags: input.below(2) as u32 });
+                push(
+                    b,
+                    CreateIn {
+                        flags: flags(input),
+                        mode: input.one_of(MODES),
+                        umask: 0o22,
+                        open_flags: input.below(2) as u32,
+                    },
+                );
                 self.name(input, b);
                 self.extensions(input, b);
             }
-            opcode::READ | opcode::READDIR | opcode::READDIRPLUS => push(b, ReadIn {
-                fh: self.handle(input),
-                offset: input.number(),
-                size: input.one_of(&[4096, 512, 0, 200, 64 << 10, 1 << 20, u32::MAX]),
-                flags: flags(input),
-                ..ReadIn::default()
-            }),
+            opcode::READ | opcode::READDIR | opcode::READDIRPLUS => push(
+                b,
+                ReadIn {
+                    fh: self.handle(input),
+                    offset: input.number(),
+                    size: input.one_of(&[4096, 512, 0, 200, 64 << 10, 1 << 20, u32::MAX]),
+                    flags: flags(input),
+                    ..ReadIn::default()
+                },
+            ),
             opcode::WRITE => {
                 *payload = input.one_of(&[512, 4096, 1, 0, 5000, 65536]);
                 let size = if input.once_in(8) { input.number_u32() } else { *payload as u32 };
-                push(b, WriteIn {
-                    fh: self.handle(input),
-                    offset: input.number(),
-                    size,
-                    write_flags: input.u8().into(),
-                    flags: flags(input),
-                    ..WriteIn::default()
-                });
+                push(
+                    b,
+                    WriteIn {
+                        fh: self.handle(input),
+                        offset: input.number(),
+                        size,
+                        write_flags: input.u8().into(),
+                        flags: flags(input),
+                        ..WriteIn::default()
+                    },
+                );
             }
             opcode::RELEASE | opcode::RELEASEDIR => {
-                push(b, ReleaseIn { fh: self.handle(input), release_flags: input.below(4) as u32, ..ReleaseIn::default() });
+                push(
+                    b,
+                    ReleaseIn {
+                        fh: self.handle(input),
+                        release_flags: input.below(4) as u32,
+                        ..ReleaseIn::default()
+                    },
+                );
             }
-            opcode::FLUSH => push(b, FlushIn { fh: self.handle(input), lock_owner: input.u8().into(), ..FlushIn::default() }),
+            opcode::FLUSH => push(
+                b,
+                FlushIn { fh: self.handle(input), lock_owner: input.u8().into(), ..FlushIn::default() },
+            ),
             opcode::FSYNC | opcode::FSYNCDIR => {
                 push(b, FsyncIn { fh: self.handle(input), fsync_flags: input.below(2) as u32, padding: 0 });
             }
@@ -321,75 +382,128 @@ impl Guest {
                 }
             }
             opcode::REMOVEXATTR => self.xattr(input, b),
-            opcode::GETLK | opcode::SETLK | opcode::SETLKW => push(b, LkIn {
-                fh: self.handle(input),
-                owner: input.below(4) as u64,
-                lk: FileLock { start: input.number(), end: input.number(), kind: input.below(4) as u32, pid: 1 },
-                lk_flags: input.below(3) as u32,
-                padding: 0,
-            }),
+            opcode::GETLK | opcode::SETLK | opcode::SETLKW => push(
+                b,
+                LkIn {
+                    fh: self.handle(input),
+                    owner: input.below(4) as u64,
+                    lk: FileLock {
+                        start: input.number(),
+                        end: input.number(),
+                        kind: input.below(4) as u32,
+                        pid: 1,
+                    },
+                    lk_flags: input.below(3) as u32,
+                    padding: 0,
+                },
+            ),
             opcode::ACCESS => push(b, AccessIn { mask: input.u8().into(), padding: 0 }),
             opcode::IOCTL => {
                 let len = input.below(64);
                 let in_size = if input.once_in(16) { input.number_u32() } else { len as u32 };
-                push(b, IoctlIn {
-                    fh: self.handle(input),
-                    flags: input.below(4) as u32,
-                    cmd: input.one_of(IOCTLS),
-                    arg: input.number(),
-                    in_size,
-                    out_size: input.one_of(&[0, 4, 8, 28, 4096, u32::MAX]),
-                });
+                push(
+                    b,
+                    IoctlIn {
+                        fh: self.handle(input),
+                        flags: input.below(4) as u32,
+                        cmd: input.one_of(IOCTLS),
+                        arg: input.number(),
+                        in_size,
+                        out_size: input.one_of(&[0, 4, 8, 28, 4096, u32::MAX]),
+                    },
+                );
                 b.extend_from_slice(input.bytes(len));
             }
-            opcode::FALLOCATE => push(b, FallocateIn {
-                fh: self.handle(input),
-                offset: input.number(),
-                length: input.number(),
-                mode: input.one_of(&[0, 1, 3, 0x10, 0x11, 8, 0x20, 0x40, u32::MAX]),
-                padding: 0,
-            }),
+            opcode::FALLOCATE => push(
+                b,
+                FallocateIn {
+                    fh: self.handle(input),
+                    offset: input.number(),
+                    length: input.number(),
+                    mode: input.one_of(&[0, 1, 3, 0x10, 0x11, 8, 0x20, 0x40, u32::MAX]),
+                    padding: 0,
+                },
+            ),
             opcode::LSEEK => {
-                push(b, LseekIn { fh: self.handle(input), offset: input.number(), whence: input.below(6) as u32, padding: 0 });
+                push(
+                    b,
+                    LseekIn {
+                        fh: self.handle(input),
+                        offset: input.number(),
+                        whence: input.below(6) as u32,
+                        padding: 0,
+                    },
+                );
             }
-            opcode::COPY_FILE_RANGE | opcode::COPY_FILE_RANGE_64 => push(b, CopyFileRangeIn {
-                fh_in: self.handle(input),
-                off_in: input.number(),
-                nodeid_out: self.node(input),
-                fh_out: self.handle(input),
-                off_out: input.number(),
-                len: input.number(),
-                flags: input.once_in(8).into(),
-            }),
-            opcode::STATX => push(b, abi::StatxIn {
-                getattr_flags: input.below(2) as u32,
-                fh: self.handle(input),
-                sx_flags: input.one_of(&[0, 0x2000, 0x4000, 0x6000, u32::MAX]),
-                sx_mask: input.one_of(&[0x7ff, 0, u32::MAX]),
-                ..abi::StatxIn::default()
-            }),
+            opcode::COPY_FILE_RANGE | opcode::COPY_FILE_RANGE_64 => push(
+                b,
+                CopyFileRangeIn {
+                    fh_in: self.handle(input),
+                    off_in: input.number(),
+                    nodeid_out: self.node(input),
+                    fh_out: self.handle(input),
+                    off_out: input.number(),
+                    len: input.number(),
+                    flags: input.once_in(8).into(),
+                },
+            ),
+            opcode::STATX => push(
+                b,
+                abi::StatxIn {
+                    getattr_flags: input.below(2) as u32,
+                    fh: self.handle(input),
+                    sx_flags: input.one_of(&[0, 0x2000, 0x4000, 0x6000, u32::MAX]),
+                    sx_mask: input.one_of(&[0x7ff, 0, u32::MAX]),
+                    ..abi::StatxIn::default()
+                },
+            ),
             opcode::INIT => {
-                push(b, InitIn {
-                    major: input.one_of(&[7, 7, 7, 6, 8]),
-                    minor: input.one_of(&[45, 31, 36, 44, 99, 30, 0]),
-                    max_readahead: input.number_u32(),
-                    flags: if input.once_in(2) { u32::MAX } else { input.u32() },
-                });
-                push(b, InitInExt { flags2: if input.once_in(2) { u32::MAX } else { input.u32() }, ..InitInExt::default() });
+                push(
+                    b,
+                    InitIn {
+                        major: input.one_of(&[7, 7, 7, 6, 8]),
+                        minor: input.one_of(&[45, 31, 36, 44, 99, 30, 0]),
+                        max_readahead: input.number_u32(),
+                        flags: if input.once_in(2) { u32::MAX } else { input.u32() },
+                    },
+                );
+                push(
+                    b,
+                    InitInExt {
+                        flags2: if input.once_in(2) { u32::MAX } else { input.u32() },
+                        ..InitInExt::default()
+                    },
+                );
             }
             opcode::EXTENT_DEVICE => {
                 push(b, abi::extents::ExtentDeviceIn { index: input.number_u32(), zero: 0 });
             }
-            opcode::IOMAP_CONFIG => push(b, IomapConfigIn { flags: input.u8().into(), ..IomapConfigIn::default() }),
-            opcode::IOMAP_BEGIN => push(b, IomapBeginIn {
-                opflags: input.one_of(&[0, 1, 2, 4, 0x11, 0x10, 0x80, 5, 0x20, u32::MAX]),
-                attr_ino: input.number(),
-                pos: input.number(),
-                count: input.number(),
-                reserved: 0,
-            }),
-            opcode::IOMAP_END => push(b, IomapEndIn { opflags: input.u8().into(), pos: input.number(), ..IomapEndIn::default() }),
-            opcode::IOMAP_IOEND => push(b, IomapIoendIn { flags: input.u8().into(), pos: input.number(), written: input.number(), ..IomapIoendIn::default() }),
+            opcode::IOMAP_CONFIG => {
+                push(b, IomapConfigIn { flags: input.u8().into(), ..IomapConfigIn::default() })
+            }
+            opcode::IOMAP_BEGIN => push(
+                b,
+                IomapBeginIn {
+                    opflags: input.one_of(&[0, 1, 2, 4, 0x11, 0x10, 0x80, 5, 0x20, u32::MAX]),
+                    attr_ino: input.number(),
+                    pos: input.number(),
+                    count: input.number(),
+                    reserved: 0,
+                },
+            ),
+            opcode::IOMAP_END => push(
+                b,
+                IomapEndIn { opflags: input.u8().into(), pos: input.number(), ..IomapEndIn::default() },
+            ),
+            opcode::IOMAP_IOEND => push(
+                b,
+                IomapIoendIn {
+                    flags: input.u8().into(),
+                    pos: input.number(),
+                    written: input.number(),
+                    ..IomapIoendIn::default()
+                },
+            ),
             opcode::INTERRUPT => push(b, input.number()),
             _ => {
                 let len = usize::from(input.u8());
@@ -397,108 +511,6 @@ impl Guest {
             }
         }
         body
-    }
-
-    /// Checks an answer of which `moved` bytes, those of a READ, went to guest memory directly. Remembers what it says.
-    ///
-    /// # Panics
-    /// The answer is none that the guest's kernel would take, or speaks of a file outside the share.
-    pub fn listen(&mut self, message: &Message, answer: &[u8], moved: usize) {
-        let silent = [opcode::FORGET, opcode::BATCH_FORGET, opcode::INTERRUPT, opcode::NOTIFY_REPLY];
-        if answer.is_empty() {
-            let speechless = message.head.len() < 40 || message.room < 16 || silent.contains(&message.opcode);
-            assert!(speechless, "no answer to {message:x?}");
-            return;
-        }
-        let (header, body) = OutHeader::read_from_prefix(answer).expect("a header");
-        assert_eq!(header.len as usize, answer.len() + moved, "the length of the answer to {message:x?}");
-        assert!(answer.len() + moved <= message.room, "more than there is room for: {message:x?}");
-        assert_eq!(header.unique.to_le_bytes(), message.head[8..16], "the answer to another request");
-        assert!((-511..=0).contains(&header.error), "errno {}", header.error);
-        if header.error != 0 {
-            assert_eq!(answer.len() + moved, 16, "an error with something behind it: {message:x?}");
-            return;
-        }
-        self.check_length(message, body.len());
-        self.learn(message.opcode, body);
-    }
-
-    fn check_length(&self, message: &Message, len: usize) {
-        let allowed: std::ops::RangeInclusive<usize> = match message.opcode {
-            opcode::LOOKUP | opcode::SYMLINK | opcode::MKNOD | opcode::MKDIR | opcode::LINK => 128..=128,
-            opcode::GETATTR | opcode::SETATTR => 104..=104,
-            opcode::OPEN | opcode::OPENDIR => 16..=16,
-            opcode::CREATE | opcode::TMPFILE => 144..=144,
-            opcode::STATFS => 80..=80,
-            opcode::STATX => 288..=288,
-            opcode::WRITE | opcode::COPY_FILE_RANGE | opcode::COPY_FILE_RANGE_64 | opcode::LSEEK => 8..=8,
-            opcode::GETLK => 24..=24,
-            opcode::INIT => 64..=64,
-            opcode::READLINK => 1..=4095,
-            opcode::READ => 0..=0,
-            opcode::READDIR | opcode::READDIRPLUS | opcode::GETXATTR | opcode::LISTXATTR => 0..=message.room - 16,
-            opcode::IOCTL => 16..=message.room - 16,
-            opcode::EXTENT_DEVICE => 64..=64,
-            opcode::IOMAP_CONFIG => 104..=104,
-            opcode::IOMAP_BEGIN => 48..=64,
-            opcode::IOMAP_IOEND => 0..=8,
-            _ => 0..=0,
-        };
-        assert!(allowed.contains(&len), "{len} bytes in answer to {message:x?}");
-    }
-
-    fn learn(&mut self, opcode: u32, body: &[u8]) {
-        match opcode {
-            opcode::LOOKUP | opcode::SYMLINK | opcode::MKNOD | opcode::MKDIR | opcode::LINK | opcode::CREATE
-            | opcode::TMPFILE => {
-                let (entry, rest) = EntryOut::read_from_prefix(body).expect("checked above");
-                self.meet(&entry);
-                if let Ok((opened, _)) = OpenOut::read_from_prefix(rest) {
-                    self.handles.push(opened.fh);
-                }
-            }
-            opcode::OPEN | opcode::OPENDIR => {
-                self.handles.push(OpenOut::read_from_bytes(body).expect("checked above").fh);
-            }
-            opcode::READDIR | opcode::READDIRPLUS => self.read_directory(body, opcode == opcode::READDIRPLUS),
-            opcode::GETATTR | opcode::SETATTR => {
-                let attr = AttrOut::read_from_bytes(body).expect("checked above").attr;
-                assert!(!self.foreign.contains(&attr.ino), "attributes of a file outside: {attr:?}");
-            }
-            opcode::INIT | opcode::DESTROY => {
-                self.nodes.truncate(1);
-                self.handles.clear();
-            }
-            _ => {}
-        }
-    }
-
-    fn meet(&mut self, entry: &EntryOut) {
-        if entry.nodeid != 0 {
-            assert!(!self.foreign.contains(&entry.attr.ino), "a file outside the share: {entry:?}");
-            if !self.nodes.contains(&entry.nodeid) {
-                self.nodes.push(entry.nodeid);
-            }
-        }
-    }
-
-    /// `fuse_parse_dirfile` and `fuse_parse_dirplusfile`: what the guest's kernel refuses with `EIO`.
-    fn read_directory(&mut self, mut body: &[u8], plus: bool) {
-        while !body.is_empty() {
-            let begin = body;
-            if plus {
-                let (entry, rest) = EntryOut::read_from_prefix(body).expect("a whole entry");
-                body = rest;
-                self.meet(&entry);
-            }
-            let (entry, rest) = Dirent::read_from_prefix(body).expect("a whole entry");
-            let len = entry.namelen as usize;
-            let name = &rest[..len];
-            assert!((1..=1024).contains(&len), "a name of {len} bytes");
-            assert!(!name.contains(&b'/') && !name.contains(&0), "a name that is none: {name:?}");
-            let whole = begin.len() - rest.len() + len;
-            body = &begin[whole.next_multiple_of(FUSE_DIRENT_ALIGN)..];
-        }
     }
 }
 
@@ -512,4 +524,3 @@ fn flags(input: &mut Input<'_>) -> u32 {
 fn push<T: IntoBytes + Immutable>(body: &mut Vec<u8>, value: T) {
     body.extend_from_slice(value.as_bytes());
 }
-

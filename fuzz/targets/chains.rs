@@ -11,7 +11,6 @@
 
 #![no_main]
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use extentfsd::fuse::{Direction, Transfer};
 use extentfsd::ring::{
-    DirtyLog, EngineKind, GuestMemory, Notifiers, Offload, Outcome, Respond, Ring, RingConfig, RingOptions, Service,
-    Surroundings, Wait,
+    DirtyLog, EngineKind, GuestMemory, Notifiers, Offload, Outcome, Respond, Ring, RingConfig, RingOptions,
+    Service, Surroundings, Wait,
 };
 use extentfsd_fuzz::guest_memory::{Flip, Ram, Region, SIZE, USER, layout};
 use extentfsd_fuzz::input::Input;
+use extentfsd_fuzz::specification::{LOG, Specification, Tables};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
@@ -36,8 +36,6 @@ const PEEK: usize = 8;
 const REPLY_HEAD: usize = 8;
 /// Requests that are put off, in one input.
 const DELAYS: u32 = 8;
-/// Bytes of the bitmap of written pages: enough for the usual layouts.
-const LOG: usize = 64;
 
 /// Lives as long as the process.
 struct Lab {
@@ -55,7 +53,12 @@ fn lab() -> &'static Lab {
             ftruncate(&file, size).expect("a memfd");
             file
         };
-        Lab { ram: Arc::default(), file: Arc::new(memfd(1 << 16)), log: memfd(LOG as u64), offload: Arc::default() }
+        Lab {
+            ram: Arc::default(),
+            file: Arc::new(memfd(1 << 16)),
+            log: memfd(LOG as u64),
+            offload: Arc::default(),
+        }
     })
 }
 
@@ -71,13 +74,20 @@ fn run(bytes: &[u8]) {
         let inside = |region: &&Region| user >= region.user && user - region.user < region.size;
         regions.iter().find(inside).map(|region| (user - region.user + region.offset) as usize)
     };
-    let [descriptors, available, used] = [config.descriptors, config.available, config.used].map(|at| place(at).unwrap_or(SIZE));
+    let [descriptors, available, used] =
+        [config.descriptors, config.available, config.used].map(|at| place(at).unwrap_or(SIZE));
     let [engine, racing, second, at_end] = [0, 1, 2, 3].map(|_| input.u8());
     fill(&mut input, ram, &regions, descriptors, available, &config);
 
     rustix::io::pwrite(log, &[0; LOG], 0).expect("a memfd");
     let dirty_log = DirtyLog::new(log, 0, LOG as u64).expect("a bitmap");
-    let service = Arc::new(Enemy { ram: Arc::clone(ram), file: Arc::clone(file), peeked: Mutex::default(), delays: AtomicU32::new(0), at_end: at_end & 1 == 1 });
+    let service = Arc::new(Enemy {
+        ram: Arc::clone(ram),
+        file: Arc::clone(file),
+        peeked: Mutex::default(),
+        delays: AtomicU32::new(0),
+        at_end: at_end & 1 == 1,
+    });
     let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
     let notifiers = Notifiers { kick: event(), call: Some(event()), err: Some(event()) };
     let engine = if engine & 7 == 7 { EngineKind::Auto } else { EngineKind::Threads };
@@ -113,9 +123,10 @@ fn run(bytes: &[u8]) {
     let taken = ring.stop().next_avail.wrapping_sub(begin);
     if quiet {
         let after = ram.snapshot();
-        let walks = Reference { memory: &before, regions: &regions, descriptors, config: &config };
+        let tables = Tables { descriptors, available, used };
+        let walks = Specification { memory: &before, regions: &regions, tables, config: &config };
         let log = bitmap(log);
-        judge(&walks, available, used, begin, taken, &after, &log);
+        walks.judge(begin, taken, &after, &log);
     }
 }
 
@@ -134,7 +145,8 @@ fn ring(input: &mut Input<'_>) -> RingConfig {
         _ => input.u16(),
     };
     let flags = input.u8();
-    let mut at = |usual: u64| if input.once_in(16) { USER.wrapping_add(input.number()) } else { USER + usual };
+    let mut at =
+        |usual: u64| if input.once_in(16) { USER.wrapping_add(input.number()) } else { USER + usual };
     let [descriptors, available, used] = [at(0), at(0x1000), at(0x2000)];
     let next_avail = if flags & 8 == 0 { 0 } else { input.u16() };
     RingConfig {
@@ -153,7 +165,14 @@ fn ring(input: &mut Input<'_>) -> RingConfig {
 }
 
 /// Puts into guest memory what the input says: descriptors, heads, requests, plain bytes. Plans changes.
-fn fill(input: &mut Input<'_>, ram: &Ram, regions: &[Region], descriptors: usize, available: usize, config: &RingConfig) {
+fn fill(
+    input: &mut Input<'_>,
+    ram: &Ram,
+    regions: &[Region],
+    descriptors: usize,
+    available: usize,
+    config: &RingConfig,
+) {
     let size = usize::from(config.size.max(1));
     let mut offered = config.next_avail;
     // What a queue that was there before would have left.
@@ -185,7 +204,8 @@ fn fill(input: &mut Input<'_>, ram: &Ram, regions: &[Region], descriptors: usize
                 ram.write(at, bytes);
             }
             210..=219 => {
-                let index = if input.once_in(2) { input.u16() } else { offered.wrapping_add(input.u8().into()) };
+                let index =
+                    if input.once_in(2) { input.u16() } else { offered.wrapping_add(input.u8().into()) };
                 ram.write(available + 2, &index.to_le_bytes());
             }
             220..=229 => {
@@ -214,7 +234,9 @@ fn descriptor(input: &mut Input<'_>, regions: &[Region], index: usize) -> [u8; 1
     let (mut address, mut len) = match kind & 0x0c {
         0x00 => (0x4000 + 64 * u64::from(input.u8()), u32::from(input.u8())),
         0x04 => (region.guest.wrapping_add(input.number() % region.size.max(1)), input.number_u32()),
-        0x08 => (region.guest.wrapping_add(region.size).wrapping_sub(input.u8().into()), u32::from(input.u8())),
+        0x08 => {
+            (region.guest.wrapping_add(region.size).wrapping_sub(input.u8().into()), u32::from(input.u8()))
+        }
         _ => (input.number(), input.number_u32()),
     };
     if kind & 0x30 == 0x20 {
@@ -272,7 +294,16 @@ impl Service for Enemy {
             let len = if number == 0 { len } else { number as usize };
             let (file, direct, pad) = (Arc::clone(&self.file) as Arc<_>, byte(2) & 1 == 1, byte(2) & 2 == 2);
             let len = u32::try_from(len).unwrap_or(u32::MAX);
-            Outcome::Transfer(Transfer { direction, offset, len, file, direct, rw_flags: 0, pad, passage: None })
+            Outcome::Transfer(Transfer {
+                direction,
+                offset,
+                len,
+                file,
+                direct,
+                rw_flags: 0,
+                pad,
+                passage: None,
+            })
         };
         match byte(0) % 12 {
             0 => return Outcome::NoReply,
@@ -283,7 +314,11 @@ impl Service for Enemy {
             7 | 8 => return Outcome::Blocking,
             9 => {
                 reply.resize(REPLY_HEAD, 9);
-                return Outcome::Zeroes(if number == 0 { room.saturating_sub(REPLY_HEAD) } else { number as usize });
+                return Outcome::Zeroes(if number == 0 {
+                    room.saturating_sub(REPLY_HEAD)
+                } else {
+                    number as usize
+                });
             }
             10 if self.delays.fetch_add(1, Ordering::Relaxed) < DELAYS => {
                 let ram = Arc::clone(&self.ram);
@@ -329,157 +364,4 @@ impl Service for Enemy {
     }
 
     fn cancel_waits(&self) {}
-}
-
-/// The specification once more, in the most simple way: which bytes may the device write for a request?
-struct Reference<'a> {
-    memory: &'a [u8],
-    regions: &'a [Region],
-    descriptors: usize,
-    config: &'a RingConfig,
-}
-
-/// Parts of the file that may be written, and how many bytes that is for the guest.
-#[derive(Default)]
-struct Writable {
-    parts: Vec<(usize, usize)>,
-    len: u64,
-}
-
-impl Reference<'_> {
-    fn read(&self, at: usize, len: usize) -> &[u8] {
-        self.memory.get(at..at + len).unwrap_or(&[])
-    }
-
-    /// Where a range of guest memory is in the file, byte for byte.
-    fn place(&self, guest: u64) -> Option<(usize, usize)> {
-        let region = self.regions.iter().find(|region| guest >= region.guest && guest - region.guest < region.size)?;
-        let into = guest - region.guest;
-        Some(((region.offset + into) as usize, (region.size - into) as usize))
-    }
-
-    fn walk(&self, head: u16) -> Writable {
-        let mut found = Writable::default();
-        let mut table: Option<Vec<u8>> = None;
-        let mut index = head;
-        // Longer than any chain that is served; parts of one that is refused may be too many, which does no harm.
-        for _ in 0..10_000 {
-            let from = 16 * usize::from(index);
-            let raw: Vec<u8> = match &table {
-                Some(table) => table.get(from..from + 16).unwrap_or(&[]).to_vec(),
-                None if index < self.config.size => self.read(self.descriptors + from, 16).to_vec(),
-                None => Vec::new(),
-            };
-            let Ok(raw) = <[u8; 16]>::try_from(raw) else { return found };
-            let address = u64::from_le_bytes(raw[..8].try_into().expect("8 bytes"));
-            let len = u32::from_le_bytes(raw[8..12].try_into().expect("4 bytes"));
-            let (flags, next) = (u16::from_le_bytes([raw[12], raw[13]]), u16::from_le_bytes([raw[14], raw[15]]));
-            if flags & 4 != 0 {
-                if table.is_some() || len > 1 << 16 {
-                    return found;
-                }
-                let bytes = (0..u64::from(len)).map_while(|at| {
-                    let (place, _) = self.place(address.checked_add(at)?)?;
-                    self.memory.get(place).copied()
-                });
-                (table, index) = (Some(bytes.collect()), 0);
-                continue;
-            }
-            if flags & 2 != 0 {
-                found.len += u64::from(len);
-                let (mut at, mut left) = (address, len as usize);
-                while left > 0 {
-                    let Some((place, room)) = self.place(at) else { break };
-                    let part = room.min(left);
-                    found.parts.push((place, place + part));
-                    left -= part;
-                    let Some(next) = at.checked_add(part as u64) else { break };
-                    at = next;
-                }
-            }
-            if flags & 1 == 0 {
-                return found;
-            }
-            index = next;
-        }
-        found
-    }
-}
-
-/// Where two memories differ. Most of the memory is the same, and is compared by the line.
-fn differences<'a>(old: &'a [u8], new: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    const LINE: usize = 256;
-    let lines = old.chunks(LINE).zip(new.chunks(LINE)).enumerate().filter(|(_, (old, new))| old != new);
-    lines.flat_map(|(n, (old, new))| {
-        old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new).map(move |(at, _)| n * LINE + at)
-    })
-}
-
-fn judge(walks: &Reference<'_>, available: usize, used: usize, begin: u16, taken: u16, after: &[u8], log: &[u8; LOG]) {
-    let size = usize::from(walks.config.size);
-    let twice = |(n, a): (usize, &Region)| {
-        walks.regions[n + 1..].iter().any(|b| a.offset < b.offset + b.size && b.offset < a.offset + a.size)
-    };
-    if walks.regions.iter().enumerate().any(twice) {
-        // The same byte has two addresses.
-        return;
-    }
-    let word = |bytes: &[u8], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-    let heads = (0..taken).map(|n| word(walks.memory, available + 4 + 2 * (usize::from(begin.wrapping_add(n)) % size)));
-    let mut rooms: BTreeMap<u16, (u64, usize)> = BTreeMap::new();
-    let mut permitted = vec![(used, used + 6 + 8 * size)];
-    // Where a guest lets its requests write to its rings and tables, they are not what they were at the beginning.
-    let tables = [
-        (walks.descriptors, walks.descriptors + 16 * size),
-        (available, available + 6 + 2 * size),
-        (used, used + 6 + 8 * size),
-        (0x3000, 0x3000 + 16 * 32),
-    ];
-    let meets = |a: (usize, usize), b: (usize, usize)| a.0 < b.1 && b.0 < a.1;
-    if tables.iter().enumerate().any(|(n, table)| n != 2 && meets(*table, tables[2])) {
-        // The used ring lies on another table.
-        return;
-    }
-    for head in heads {
-        let Writable { parts, len } = walks.walk(head);
-        if parts.iter().any(|part| tables.iter().any(|table| meets(*part, *table))) {
-            return;
-        }
-        permitted.extend(parts);
-        let (most, times) = rooms.entry(head).or_default();
-        *most = len;
-        *times += 1;
-    }
-    // Tables elsewhere may be written, too.
-    if (0..size).any(|index| {
-        let raw = walks.read(walks.descriptors + 16 * index, 16);
-        raw.len() == 16 && raw[12] & 4 != 0 && raw[..8] != 0x3000_u64.to_le_bytes()
-    }) {
-        return;
-    }
-    let answered = word(after, used + 2).wrapping_sub(word(walks.memory, used + 2));
-    assert_eq!(answered, taken, "requests taken and answered");
-    for n in 0..answered.min(walks.config.size) {
-        // The newest ones: older elements are overwritten.
-        let index = word(after, used + 2).wrapping_sub(1).wrapping_sub(n);
-        let element = used + 4 + 8 * (usize::from(index) % size);
-        let [id, len] = [element, element + 4].map(|at| u32::from_le_bytes(after[at..at + 4].try_into().expect("4 bytes")));
-        let (most, times) = rooms.get_mut(&(id as u16)).expect("a request that was made");
-        assert!(*times > 0, "request {id} was answered twice");
-        *times -= 1;
-        assert!(u64::from(len) <= *most, "{len} bytes written to request {id}, which has room for {most}");
-    }
-    for at in differences(walks.memory, after) {
-        assert!(permitted.iter().any(|(from, to)| (*from..*to).contains(&at)), "byte {at:#x} was written");
-        let region = walks.regions.iter().find(|region| (at as u64).wrapping_sub(region.offset) < region.size);
-        let Some(guest) = region.map(|region| at as u64 - region.offset + region.guest) else { continue };
-        // The used ring is marked where the front-end said that it is.
-        let page = if (used..used + 6 + 8 * size).contains(&at) {
-            (walks.config.log_address.unwrap_or(0).wrapping_add((at - used) as u64)) / 4096
-        } else {
-            guest / 4096
-        };
-        let byte = log.get((page / 8) as usize);
-        assert!(byte.is_none_or(|byte| byte >> (page % 8) & 1 == 1), "page {page:#x} was written and is not marked");
-    }
 }

@@ -15,6 +15,7 @@ use extentfsd_fuzz::input::Input;
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| run(bytes));
 
 /// Words of one line at most.
+#[rustfmt::skip]
 const MOST: usize = 12;
 
 /// Options, and what a value of each may look like: a new parser is fuzzed by adding its option here.
@@ -31,9 +32,27 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("--modcaps", &["+sys_admin:-chown", "-mknod", "+"]),
     ("--uid-map", &[":0:100000:65536:", ":0:0:1:", "::::", ":4294967295:1:1:"]),
     ("--gid-map", &[":0:100000:65536:", ";1;2;3;"]),
-    ("--translate-uid", &["guest:0:1000:1", "host:0:1000:1", "squash-guest:0:1000:1", "squash-host:0:1000:1", "forbid-guest:0:1", "map:0:1000:1"]),
+    (
+        "--translate-uid",
+        &[
+            "guest:0:1000:1",
+            "host:0:1000:1",
+            "squash-guest:0:1000:1",
+            "squash-host:0:1000:1",
+            "forbid-guest:0:1",
+            "map:0:1000:1",
+        ],
+    ),
     ("--translate-gid", &["guest:0:1000:1", "forbid-guest:1:4294967295"]),
-    ("--xattrmap", &[":map::user.virtiofs.:", ":prefix:all:trusted.:user.x.::ok:all:::", "/bad/all///", ":type:scope:key:prepend:"]),
+    (
+        "--xattrmap",
+        &[
+            ":map::user.virtiofs.:",
+            ":prefix:all:trusted.:user.x.::ok:all:::",
+            "/bad/all///",
+            ":type:scope:key:prepend:",
+        ],
+    ),
     ("--attr-timeout", &["1", "0.5", "1e9", "-1", "nan", "inf"]),
     ("--entry-timeout", &["1", "1e-9"]),
     ("--negative-timeout", &["0"]),
@@ -53,12 +72,34 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("--extent-dialect", &["private", "rfc2025"]),
     ("--log-level", &["debug", "off"]),
     ("--socket-group", &["kvm"]),
-    ("-o", &["source=/srv,cache=none,xattr,no_flock", "modcaps=+chown", "xattrmap=:map::x.:", "=", ",,", "loglevel=err"]),
-    ("-f", &[]), ("--syslog", &[]), ("--readonly", &[]), ("--xattr", &[]), ("--writeback", &[]), ("--help", &[]),
-    ("--version", &[]), ("--print-capabilities", &[]), ("--announce-submounts", &[]), ("--allow-mmap", &[]),
-    ("--vmm", &["qemu", "crosvm", "uml", "libvirt", "cloud-hypervisor", "kata"]), ("--memory", &["1G", "0"]),
-    ("--work", &["read", "write"]), ("--duration", &["1s"]), ("--block-size", &["4k"]), ("--depth", &["32"]),
-]; // fmt: skip
+    (
+        "-o",
+        &[
+            "source=/srv,cache=none,xattr,no_flock",
+            "modcaps=+chown",
+            "xattrmap=:map::x.:",
+            "=",
+            ",,",
+            "loglevel=err",
+        ],
+    ),
+    ("-f", &[]),
+    ("--syslog", &[]),
+    ("--readonly", &[]),
+    ("--xattr", &[]),
+    ("--writeback", &[]),
+    ("--help", &[]),
+    ("--version", &[]),
+    ("--print-capabilities", &[]),
+    ("--announce-submounts", &[]),
+    ("--allow-mmap", &[]),
+    ("--vmm", &["qemu", "crosvm", "uml", "libvirt", "cloud-hypervisor", "kata"]),
+    ("--memory", &["1G", "0"]),
+    ("--work", &["read", "write"]),
+    ("--duration", &["1s"]),
+    ("--block-size", &["4k"]),
+    ("--depth", &["32"]),
+];
 
 fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
@@ -66,7 +107,9 @@ fn run(bytes: &[u8]) {
     let mut words: Vec<OsString> = vec!["extentfsd".into()];
     match which {
         // Every byte as it comes, words ended by NUL.
-        0..=49 => words.extend(input.rest().split(|byte| *byte == 0).take(MOST).map(|word| OsString::from_vec(word.to_vec()))),
+        0..=49 => words.extend(
+            input.rest().split(|byte| *byte == 0).take(MOST).map(|word| OsString::from_vec(word.to_vec())),
+        ),
         50..=99 => words.push("attach-args".into()),
         100..=199 => words.extend(["--shared-dir=/srv", "--socket-path=/s"].map(OsString::from)),
         _ => {}
@@ -91,7 +134,11 @@ fn run(bytes: &[u8]) {
 fn word(input: &mut Input<'_>) -> Vec<OsString> {
     let (option, values) = OPTIONS[input.below(OPTIONS.len())];
     let how = input.u8();
-    let mut value = if values.is_empty() { Vec::new() } else { values[usize::from(how) % values.len()].as_bytes().to_vec() };
+    let mut value = if values.is_empty() {
+        Vec::new()
+    } else {
+        values[usize::from(how) % values.len()].as_bytes().to_vec()
+    };
     if how >= 128 {
         // The usual value with some bytes of the fuzzer's in its place, or behind it.
         let (at, len) = (usize::from(input.u8()) % (value.len() + 1), input.below(16));

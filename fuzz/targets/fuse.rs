@@ -12,7 +12,10 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use extentfsd::extents::{Identity, Window};
-use extentfsd::fs::{CacheMode, Choice, Config, DirectPolicy, ExtentDialect, InodeFileHandles, Limits, Passthrough, ReadDirPlus};
+use extentfsd::fs::{
+    CacheMode, Choice, Config, DirectPolicy, ExtentDialect, InodeFileHandles, Limits, Passthrough,
+    ReadDirPlus,
+};
 use extentfsd::fuse::{Direction, Handled, Server, Transfer};
 use extentfsd_fuzz::descriptors::{open_files, opened_since};
 use extentfsd_fuzz::ground::Ground;
@@ -55,7 +58,8 @@ fn run(bytes: &[u8]) {
     }
     server.cancel_waits();
     for (message, answer) in late {
-        let answer = answer.recv_timeout(Duration::from_secs(10)).expect("an answer to a lock that was waited for");
+        let answer =
+            answer.recv_timeout(Duration::from_secs(10)).expect("an answer to a lock that was waited for");
         guest.listen(&message, &answer, 0);
     }
     let destroy = guest.destroy();
@@ -71,7 +75,8 @@ fn config(input: &mut Input<'_>) -> Config {
     let [a, b, c] = input.array();
     let bit = |byte: u8, bit: u32| byte >> bit & 1 == 1;
     Config {
-        cache: [CacheMode::Auto, CacheMode::Never, CacheMode::Always, CacheMode::Metadata][usize::from(a & 3)],
+        cache: [CacheMode::Auto, CacheMode::Never, CacheMode::Always, CacheMode::Metadata]
+            [usize::from(a & 3)],
         xattr: !bit(a, 2),
         posix_acl: if bit(a, 3) { Choice::Never } else { Choice::Auto },
         security_label: if bit(a, 4) { Choice::Auto } else { Choice::Never },
@@ -157,7 +162,9 @@ fn carry_out(transfer: &Transfer, message: &Message) -> std::io::Result<usize> {
 fn look_around(before: &std::collections::BTreeMap<u32, std::path::PathBuf>, share: &Path) {
     for file in opened_since(before) {
         // A file without a name of its own, and one that lost its name, are named after the file system.
-        let known = file.starts_with(share) || Path::new("/proc").starts_with(&file) || file.starts_with("anon_inode:");
+        let known = file.starts_with(share)
+            || Path::new("/proc").starts_with(&file)
+            || file.starts_with("anon_inode:");
         let nameless = file.to_string_lossy().starts_with("/dev/shm/#") || file.to_string_lossy() == "/";
         assert!(known || nameless, "{} is open", file.display());
     }

@@ -50,8 +50,17 @@ fn run(bytes: &[u8]) {
     ftruncate(&memory, MEMORY).expect("a memfd");
     if !input.once_in(4) {
         // The beginning that every front-end makes.
-        for (request, body) in [(3, None), (2, Some(1_u64 << 32 | 1 << 30 | 1 << 29 | 1 << 28)), (16, Some(0xffff))] {
-            send(&ours, request, 1, body.map(u64::to_le_bytes).as_ref().map_or(&[], |bytes| &bytes[..]), None, &[]);
+        for (request, body) in
+            [(3, None), (2, Some(1_u64 << 32 | 1 << 30 | 1 << 29 | 1 << 28)), (16, Some(0xffff))]
+        {
+            send(
+                &ours,
+                request,
+                1,
+                body.map(u64::to_le_bytes).as_ref().map_or(&[], |bytes| &bytes[..]),
+                None,
+                &[],
+            );
         }
     }
     for _ in 0..MOST {
@@ -73,9 +82,9 @@ fn run(bytes: &[u8]) {
 }
 
 fn threads() -> usize {
-    let names = std::fs::read_dir("/proc/self/task").expect("procfs").filter_map(|task| {
-        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
-    });
+    let names = std::fs::read_dir("/proc/self/task")
+        .expect("procfs")
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     // The pool's are shared by all connections.
     names.filter(|name| name.trim() != "offload").count()
 }
@@ -128,7 +137,8 @@ fn message(input: &mut Input<'_>, socket: &UnixStream, memory: &OwnedFd) {
         24 | 25 => {
             let size = input.number_u32() % 300;
             let there = if input.once_in(8) { input.below(256) } else { size as usize };
-            [pair(input.number_u32() % 300, size), input.u32().to_le_bytes().to_vec(), vec![0; there]].concat()
+            [pair(input.number_u32() % 300, size), input.u32().to_le_bytes().to_vec(), vec![0; there]]
+                .concat()
         }
         // GET_INFLIGHT_FD, SET_INFLIGHT_FD
         31 | 32 => {
@@ -202,5 +212,6 @@ fn send(socket: &UnixStream, request: u32, flags: u32, body: &[u8], size: Option
     if !files.is_empty() {
         assert!(control.push(SendAncillaryMessage::ScmRights(&files)), "room for sixteen");
     }
-    sendmsg(socket, &[IoSlice::new(&header), IoSlice::new(body)], &mut control, SendFlags::NOSIGNAL).expect("a socket with room");
+    sendmsg(socket, &[IoSlice::new(&header), IoSlice::new(body)], &mut control, SendFlags::NOSIGNAL)
+        .expect("a socket with room");
 }

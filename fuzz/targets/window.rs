@@ -137,7 +137,8 @@ fn run(bytes: &[u8]) {
 
 fn backing(n: usize, input: &mut Input<'_>) -> Backing {
     let path = Ground::get().canary().with_file_name(format!("window-{n}"));
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).expect("a file");
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).expect("a file");
     let size = input.one_of(&[4096, 5000, 0, 512, 40_000, 511]);
     // Bytes that tell whose they are, and where they belong.
     let contents: Vec<u8> = (0..size).map(|at| (at / 512 * FILES + n) as u8 | 0x80).collect();
@@ -172,7 +173,11 @@ impl World<'_> {
         let access = if input.once_in(2) { Access::Write } else { Access::Read };
         let position = if input.once_in(4) { input.number() } else { 0 };
         let size = if input.once_in(8) { input.number() } else { self.files[n].contents.len() as u64 };
-        let open = match input.once_in(4).then(|| self.files[n].granted.as_ref().map(|granted| granted.reader)).flatten() {
+        let open = match input
+            .once_in(4)
+            .then(|| self.files[n].granted.as_ref().map(|granted| granted.reader))
+            .flatten()
+        {
             // The one that there is already.
             Some(known) => known,
             None => {
@@ -181,20 +186,31 @@ impl World<'_> {
             }
         };
         let got = self.window.grant(n as u64, &self.opens[open], size, position, access);
-        let all: usize = self.files.iter().filter_map(|file| Some(file.granted.as_ref()?.regions.len())).sum();
+        let all: usize =
+            self.files.iter().filter_map(|file| Some(file.granted.as_ref()?.regions.len())).sum();
         let file = &mut self.files[n];
-        let fits = file.granted.as_ref().and_then(|granted| granted.regions.last()).filter(|last| position < last.length);
+        let fits = file
+            .granted
+            .as_ref()
+            .and_then(|granted| granted.regions.last())
+            .filter(|last| position < last.length);
         let new = match fits {
-            _ if access == Access::Write && self.read_only => return assert_eq!(got, None, "a read-only window"),
+            _ if access == Access::Write && self.read_only => {
+                return assert_eq!(got, None, "a read-only window");
+            }
             Some(last) => {
                 let got = got.expect("the region that is there");
                 assert_eq!((got.address, got.length), (last.address, last.length));
                 false
             }
-            None if file.granted.is_none() && file.fences > 0 => return assert_eq!(got, None, "a fenced file"),
+            None if file.granted.is_none() && file.fences > 0 => {
+                return assert_eq!(got, None, "a fenced file");
+            }
             None if all >= REGIONS => return assert_eq!(got, None, "too many regions"),
             // Too large a file; the room's own tests say where that begins.
-            None if got.is_none() => return assert!(size.max(position) > 1 << 48, "{size} and {position} are not too large"),
+            None if got.is_none() => {
+                return assert!(size.max(position) > 1 << 48, "{size} and {position} are not too large");
+            }
             None => true,
         };
         let Some(got) = got else { return };
@@ -204,7 +220,12 @@ impl World<'_> {
             self.next = got.address + got.length;
             assert!(self.next <= 1 << 62);
         }
-        let granted = file.granted.get_or_insert(Granted { regions: Vec::new(), writes: false, reader: open, writer: None });
+        let granted = file.granted.get_or_insert(Granted {
+            regions: Vec::new(),
+            writes: false,
+            reader: open,
+            writer: None,
+        });
         if new {
             granted.regions.push(got);
         }
@@ -246,7 +267,11 @@ impl World<'_> {
         for (n, file) in self.files.iter().enumerate() {
             for region in file.granted.iter().flat_map(|granted| &granted.regions) {
                 if (region.address..region.address + region.length).contains(&address) {
-                    return if end <= region.address + region.length { Place::In(n, address - region.address) } else { Place::Nowhere };
+                    return if end <= region.address + region.length {
+                        Place::In(n, address - region.address)
+                    } else {
+                        Place::Nowhere
+                    };
                 }
             }
         }
@@ -255,14 +280,22 @@ impl World<'_> {
     }
 
     fn address(&self, input: &mut Input<'_>) -> u64 {
-        let regions: Vec<&Region> =
-            self.files.iter().filter_map(|file| file.granted.as_ref()).flat_map(|granted| &granted.regions).collect();
+        let regions: Vec<&Region> = self
+            .files
+            .iter()
+            .filter_map(|file| file.granted.as_ref())
+            .flat_map(|granted| &granted.regions)
+            .collect();
         match (input.u8(), regions.is_empty()) {
             (choice @ 0..=199, false) => {
                 let region = regions[usize::from(choice) % regions.len()];
                 let into = input.u8();
                 // Near its beginning or near its end.
-                if into < 200 { region.address + u64::from(into) * 512 } else { region.address + region.length - u64::from(into - 200) * 512 }
+                if into < 200 {
+                    region.address + u64::from(into) * 512
+                } else {
+                    region.address + region.length - u64::from(into - 200) * 512
+                }
             }
             (200..=219, _) => self.next.wrapping_sub(u64::from(input.u8()) * 512),
             _ => input.number().wrapping_mul(512),
@@ -273,7 +306,8 @@ impl World<'_> {
         let kind = input.one_of(&[IN, OUT, IN, OUT, DISCARD, WRITE_ZEROES, FLUSH, GET_ID, 2, u32::MAX]);
         let address = self.address(input);
         let sectors = usize::from(input.u8());
-        let len = if input.once_in(16) { input.number() as usize % LARGEST } else { (sectors * 512) % LARGEST };
+        let len =
+            if input.once_in(16) { input.number() as usize % LARGEST } else { (sectors * 512) % LARGEST };
         let sector = if input.once_in(32) { input.number() } else { address / 512 };
         let mut head = [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat();
         if input.once_in(32) {
@@ -291,7 +325,13 @@ impl World<'_> {
                 let status = reply.last().copied();
                 let expected = match (head.len(), kind) {
                     (..16, _) => IOERR,
-                    (_, GET_ID) => if room > 4097 { IOERR } else { OK },
+                    (_, GET_ID) => {
+                        if room > 4097 {
+                            IOERR
+                        } else {
+                            OK
+                        }
+                    }
                     _ => UNSUPP,
                 };
                 assert_eq!(status, Some(expected));
@@ -303,7 +343,11 @@ impl World<'_> {
         let outcome = self.service.handle(head, readable, 1, &mut Vec::new());
         assert!(matches!(outcome, Outcome::Blocking), "{outcome:?}");
         let (sender, receiver) = mpsc::channel();
-        self.service.handle_blocking(head, 1, Box::new(move |reply| sender.send(reply).expect("somebody waits")));
+        self.service.handle_blocking(
+            head,
+            1,
+            Box::new(move |reply| sender.send(reply).expect("somebody waits")),
+        );
         let [status] = receiver.try_recv().expect("an answer")[..] else { panic!("no status") };
         status
     }
@@ -384,7 +428,8 @@ impl World<'_> {
         let sectors = if input.once_in(16) { input.number_u32() } else { u32::from(input.u8()) };
         let flags = input.one_of(&[0, 0, 1, 2, u32::MAX]);
         let sector = if input.once_in(32) { input.number() } else { address / 512 };
-        let mut request = [head, &sector.to_le_bytes()[..], &sectors.to_le_bytes(), &flags.to_le_bytes()].concat();
+        let mut request =
+            [head, &sector.to_le_bytes()[..], &sectors.to_le_bytes(), &flags.to_le_bytes()].concat();
         if input.once_in(16) {
             request.truncate(input.below(64));
         }
