@@ -352,6 +352,8 @@ impl Service for Enemy {
     }
 
     fn fail(&self, _head: &[u8], error: io::Error, reply: &mut Vec<u8>) {
+        // Perhaps of a request that is not handled, because the rest of it lies nowhere.
+        self.peeked.lock().expect("no panics here").take();
         reply.push(error.raw_os_error().unwrap_or(0) as u8);
     }
 

@@ -7,8 +7,10 @@
 
 #![allow(dead_code, reason = "a second copy of modules of which the tests need a part")]
 
+#[allow(clippy::duplicate_mod, reason = "the point of this file")]
 #[path = "control.rs"]
 mod control;
+#[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "offload.rs"]
 mod offload;
 
