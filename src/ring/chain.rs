@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 
 use super::dirty_log::DirtyLog;
 use super::memory::GuestMemory;
+use super::once;
 use super::queue::{DESCRIPTOR, Queue};
 
 const F_NEXT: u16 = 1;
@@ -128,6 +129,7 @@ impl Side {
                 source.as_ptr().copy_to_nonoverlapping(target.as_mut_ptr().add(target.len()), part);
                 target.set_len(target.len() + part);
             }
+            once::was_read(source.as_ptr(), part);
         })
     }
 

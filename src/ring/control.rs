@@ -4,15 +4,13 @@
 //! elsewhere. The locks are held for a push or a swap only, and the READ and WRITE path takes neither.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, mpsc};
-
-use parking_lot::Mutex;
-use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::dirty_log::DirtyLog;
 use super::memory::GuestMemory;
 use super::slot::Key;
+use super::sync::{Mutex, SyncSender, Wake, sync_channel};
 
 /// Something to be different from now on.
 #[derive(Debug)]
@@ -29,7 +27,7 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) change: Change,
-    pub(super) done: mpsc::SyncSender<io::Result<()>>,
+    pub(super) done: SyncSender<io::Result<()>>,
 }
 
 /// What became of a request that was served elsewhere.
@@ -61,25 +59,24 @@ struct Mail {
 /// The mailboxes of one ring thread.
 #[derive(Debug)]
 pub(super) struct Controls {
-    wake: OwnedFd,
+    wake: Wake,
     mail: Mutex<Mail>,
 }
 
 impl Controls {
     /// Empty mailboxes.
     pub(super) fn new() -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { wake, mail: Mutex::default() })
+        Ok(Self { wake: Wake::new()?, mail: Mutex::default() })
     }
 
-    /// Readable while there may be mail.
-    pub(super) fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+    /// Signalled while there may be mail.
+    pub(super) fn wake(&self) -> &Wake {
+        &self.wake
     }
 
     /// Sends a change and waits until it is made. Any thread but the ring's own.
     pub(super) fn send(&self, change: Change) -> io::Result<()> {
-        let (done, outcome) = mpsc::sync_channel(1);
+        let (done, outcome) = sync_channel(1);
         {
             let mut mail = self.mail.lock();
             if mail.closed {
@@ -87,7 +84,7 @@ impl Controls {
             }
             mail.orders.push(Order { change, done });
         }
-        self.wake();
+        self.wake.signal();
         outcome.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
     }
 
@@ -99,14 +96,14 @@ impl Controls {
             mail.answers.len() == 1
         };
         if first {
-            self.wake();
+            self.wake.signal();
         }
     }
 
     /// Asks the thread to drain and end.
     pub(super) fn stop(&self) {
         self.mail.lock().stop = true;
-        self.wake();
+        self.wake.signal();
     }
 
     /// Takes all mail; both vectors must be empty and are swapped, so that no memory is allocated once
@@ -123,18 +120,5 @@ impl Controls {
         let mut mail = self.mail.lock();
         mail.closed = true;
         mail.orders.clear();
-    }
-
-    fn wake(&self) {
-        signal(self.wake.as_fd());
-    }
-}
-
-/// Adds one to an eventfd. An eventfd that is full has been signalled already, and a peer that closed
-/// its end wants no signal: no error matters.
-pub(super) fn signal(eventfd: BorrowedFd<'_>) {
-    let outcome = rustix::io::retry_on_intr(|| rustix::io::write(eventfd, &1u64.to_ne_bytes()));
-    if let Err(error) = outcome {
-        tracing::debug!("cannot signal an eventfd: {error}");
     }
 }

@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use super::sync::{self, Condvar, Mutex};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -68,10 +68,8 @@ impl Offload {
         let mut state = self.shared.state.lock();
         if state.idle <= state.jobs.len() && state.threads < self.limit.get() {
             let shared = Arc::clone(&self.shared);
-            let started =
-                std::thread::Builder::new().name("offload".to_owned()).spawn(move || shared.serve());
-            match started {
-                Ok(_) => state.threads += 1,
+            match sync::spawn("offload", move || shared.serve()) {
+                Ok(()) => state.threads += 1,
                 Err(error) if state.threads == 0 => return Err(error),
                 Err(error) => tracing::warn!("cannot start another offload thread: {error}"),
             }

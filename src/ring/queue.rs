@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
 use super::memory::GuestMemory;
+use super::once;
 
 /// `VRING_USED_F_NO_NOTIFY`: the driver need not kick (section 2.7.10).
 const USED_F_NO_NOTIFY: u16 = 1;
@@ -125,7 +126,9 @@ impl Queue {
             return Ok(None);
         }
         let place = usize::from(self.next_avail % self.size);
-        let head = load(self.available_u16(ELEMENTS + 2 * place), Ordering::Relaxed);
+        let element = self.available_u16(ELEMENTS + 2 * place);
+        let head = load(element, Ordering::Relaxed);
+        once::was_read(element.as_ptr().cast(), 2);
         self.next_avail = self.next_avail.wrapping_add(1);
         Ok(Some(head))
     }
@@ -153,11 +156,12 @@ impl Queue {
         if index >= self.size {
             return None;
         }
-        // SAFETY: index < size, and the table of `size` descriptors is mapped while `_memory` lives. A
-        // volatile read of bytes has no invalid value whatever the guest writes meanwhile.
-        Some(unsafe {
-            self.descriptors.cast::<[u8; DESCRIPTOR]>().add(usize::from(index)).as_ptr().read_volatile()
-        })
+        // SAFETY: index < size, and the table of `size` descriptors is mapped while `_memory` lives.
+        let place = unsafe { self.descriptors.cast::<[u8; DESCRIPTOR]>().add(usize::from(index)) };
+        // SAFETY: as above. A volatile read of bytes has no invalid value whatever the guest writes meanwhile.
+        let copy = unsafe { place.as_ptr().read_volatile() };
+        once::was_read(place.as_ptr().cast(), DESCRIPTOR);
+        Some(copy)
     }
 
     /// Writes a used element; the driver sees it after [`publish`](Self::publish).

@@ -89,6 +89,11 @@ impl Driver {
         self.field(self.used_at() + 2).store(index, Ordering::SeqCst);
     }
 
+    /// Whether chains lie in tables of their own.
+    pub(super) fn is_indirect(&self) -> bool {
+        self.indirect
+    }
+
     fn available_at(&self) -> u64 {
         RINGS + 0x8_0000
     }
@@ -351,6 +356,8 @@ pub(super) struct FileService {
     file: Arc<TwiceOpen>,
     waiting: Mutex<(usize, bool)>,
     changed: Condvar,
+    /// Whether the rings destroy what they have read of guest memory.
+    burns: bool,
 }
 
 impl FileService {
@@ -358,7 +365,12 @@ impl FileService {
         let direct =
             direct.map(|file| DirectFile { file: file.into(), memory_align: 512, offset_align: 4096 });
         let (waiting, changed) = (Mutex::new((0, false)), Condvar::new());
-        Arc::new(Self { file: Arc::new(TwiceOpen(file.into(), direct)), waiting, changed })
+        Arc::new(Self { file: Arc::new(TwiceOpen(file.into(), direct)), waiting, changed, burns: false })
+    }
+
+    /// The same, whose rings destroy what they have read of guest memory.
+    pub(super) fn burning(self: Arc<Self>) -> Arc<Self> {
+        Arc::new(Self { burns: true, ..Arc::into_inner(self).unwrap() })
     }
 
     /// Waits until `count` requests wait.
@@ -430,6 +442,13 @@ impl Service for FileService {
 
     fn reply_head_len(&self) -> usize {
         REPLY_HEAD
+    }
+
+    fn prepare_thread(&self) -> io::Result<()> {
+        if self.burns {
+            once::burn();
+        }
+        Ok(())
     }
 
     fn cancel_waits(&self) {

@@ -128,6 +128,63 @@ fn moves_every_byte_of_every_shape() {
 }
 
 /// Two rings append at the same time, each request in more pieces than one system call takes.
+/// Descriptors, tables and heads are destroyed in guest memory as soon as they were copied out of it: an answer can be right
+/// only where nothing is read a second time.
+#[test]
+fn what_was_read_of_guest_memory_is_never_read_again() {
+    const FILE: usize = 100_000;
+    everywhere(|engine, mut driver| {
+        let (_dir, file, service) = service(FILE);
+        let service = service.burning();
+        let ring = driver.ring(&service, engine);
+        // A head in pieces, the first ending before the length is known.
+        let mut request = head(Op::Echo, 1, 2, false).to_vec();
+        request.extend(pattern(7, 5000));
+        let readable = scatter(DATA, 5032, 20, 3);
+        for (at, part) in readable.iter().zip(request.chunks(20)) {
+            driver.write(at.0, part);
+        }
+        let (index, used) = driver.one(&readable[..60], &[(REPLY, 8000)]);
+        assert_eq!((used, driver.read(REPLY, 1200)), (1200, request[..1200].to_vec()), "{engine:?}");
+        assert!(gather(&driver, &readable[..60]).iter().all(|byte| *byte == 0xff), "the head did not burn");
+        let at = if driver.is_indirect() {
+            LOW + u64::from(index) * 0x1_0000
+        } else {
+            RINGS + u64::from(index) * 16
+        };
+        assert_eq!(driver.read(at, 16), [0xff; 16], "the descriptor did not burn");
+        assert_eq!(driver.read(RINGS + 0x8_0000 + 4, 2), [0xff; 2], "the element did not burn");
+        // Moved bytes are where the descriptors said.
+        let parts = scatter(DATA, 30_000, 1000, 24);
+        let (used, answer) = transfer(&mut driver, Op::Read, 5, false, &parts);
+        assert_eq!((used as usize, answer), (REPLY_HEAD + 30_000, reply(0, 30_000)));
+        assert!(gather(&driver, &parts) == pattern(5, 30_000), "{engine:?}");
+        let (_, answer) = transfer(&mut driver, Op::Write, 50_000, false, &parts);
+        assert_eq!(answer, reply(0, 30_000));
+        let mut written = vec![0; 30_000];
+        file.read_exact_at(&mut written, 50_000).unwrap();
+        assert!(written == pattern(5, 30_000), "{engine:?}");
+        // An append in more pieces than one system call takes is copied, and then burns, too.
+        if driver.size > 2000 {
+            let parts = scatter(DATA, 1500 * 10, 10, 2);
+            for (n, part) in parts.iter().enumerate() {
+                driver.write(part.0, &pattern(n * 10, 10));
+            }
+            let (_, answer) = transfer(&mut driver, Op::Append, 0, false, &parts);
+            assert_eq!(answer, reply(0, 15_000));
+            let mut written = vec![0; 15_000];
+            file.read_exact_at(&mut written, FILE as u64).unwrap();
+            assert!(written == pattern(0, 15_000), "{engine:?}");
+            assert!(gather(&driver, &parts).iter().all(|byte| *byte == 0xff));
+        }
+        // What is served elsewhere takes the copy along.
+        driver.write(REQUEST, &head(Op::Slow, 0, 0, false));
+        assert_eq!(driver.one(&[(REQUEST, 32)], &[(REPLY, 16)]).1, 16);
+        assert_eq!(driver.read(REPLY, 16), reply(0, 7));
+        ring.stop();
+    });
+}
+
 #[test]
 fn an_append_in_many_pieces_is_one() {
     const PIECES: u32 = 1500;

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::busy_poll::BusyPoll;
-use super::control::{Change, Controls, Order, signal};
+use super::control::{Change, Controls, Order};
 use super::engine::{self, Engine, Events, Sources, Wait};
 use super::handle::{Notifiers, RingConfig, RingOptions, Stopped, Surroundings};
 use super::queue::{Addresses, Queue, Runaway, SharedMemory};
 use super::request::Requests;
 use super::shrunk;
+use super::sync::signal;
 use crate::metrics::Limit;
 
 /// Requests taken before what was answered is told to the driver: enough to spare calls, few enough
@@ -41,7 +42,7 @@ pub(super) fn run(
     if let Some(cpu) = surroundings.options.cpu {
         stay_on(cpu, &config.name);
     }
-    let sources = Sources { kick: kick.as_fd(), mail: controls.wake_fd() };
+    let sources = Sources { kick: kick.as_fd(), mail: controls.wake().as_fd() };
     let memory = Rc::new(Arc::clone(&surroundings.memory));
     let prepared = surroundings.service.prepare_thread();
     let engine = prepared.and_then(|()| engine::new(surroundings.options.engine, config.size, sources));

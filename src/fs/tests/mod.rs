@@ -9,6 +9,7 @@ mod identity;
 mod names;
 mod nodes;
 mod readers;
+mod references;
 mod xattrmap;
 
 use std::ffi::{CStr, CString};

@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 
 use libc::iovec;
 
+use super::super::once;
 use crate::fuse::{DirectFile, Direction, Transfer};
 
 /// `UIO_MAXIOV`: most buffers of one attempt.
@@ -97,6 +98,7 @@ impl Movement {
                 buffer.iov_base.cast::<u8>().copy_to_nonoverlapping(target, len);
                 self.gathered.set_len(self.gathered.len() + len);
             }
+            once::was_read(buffer.iov_base.cast(), len);
         }
         let (iov_base, iov_len) = (self.gathered.as_mut_ptr().cast(), self.gathered.len());
         self.buffers.push(iovec { iov_base, iov_len });

@@ -17,9 +17,9 @@ use rustix::io::{Errno, read};
 use super::inline::{Inline, Step};
 use super::movement::{Attempt, Next};
 use super::{Engine, Events, Movement, Sources, Wait, syscall};
-use crate::ring::control::signal;
 use crate::ring::offload::Offload;
 use crate::ring::slot::Key;
+use crate::ring::sync::signal;
 
 /// Threads of one ring at most, started when they are needed: each keeps one attempt going, and a disk gains
 /// little from more.

@@ -18,8 +18,8 @@ use super::movement::Attempt;
 use super::restrict::restrict;
 use super::{Engine, Events, Movement, Sources, Wait};
 use crate::fuse::Direction;
-use crate::ring::control::signal;
 use crate::ring::slot::Key;
+use crate::ring::sync::signal;
 
 /// `user_data` of the two polls and of signals. No key looks like them: an index stays below 32768.
 const KICK: u64 = u64::MAX;
