@@ -61,7 +61,7 @@ pub fn cases() -> Vec<Case> {
             let client = scene.client();
             let (node, fh) = client.create(ROOT, "locks").expect("CREATE");
             let mut refused = None;
-            for n in 0..150_000_u64 {
+            for n in 0..10_000_u64 {
                 let body = Body::new().u64(fh).u64(1).u64(n * 2).u64(n * 2).u32(1).u32(1).u32(0).u32(0);
                 if let Err(errno) = client.call(SETLK, node, body, 0) {
                     refused = Some(errno);
