@@ -52,10 +52,6 @@ pub(super) fn setxattr(
     kill_sgid: bool,
 ) -> Result<()> {
     check_enabled(fs)?;
-    if value.len() > fs.bounds.xattr.max() {
-        fs.bounds.xattr.refuse();
-        return Err(Errno::TOOBIG);
-    }
     let (name, value) = to_host(fs, name, value)?;
     let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
     let fd = fs.path_fd(&fs.node(node)?)?;
@@ -155,7 +151,8 @@ pub(super) type Attribute<'a> = (Cow<'a, CStr>, Cow<'a, [u8]>);
 /// would belong to a forbidden user.
 pub(super) fn to_host<'a>(fs: &Passthrough, name: &'a CStr, value: &'a [u8]) -> Result<Attribute<'a>> {
     let name = host_name(fs, name)?;
-    if value.len() > MAX {
+    if value.len() > fs.bounds.xattr.max().min(MAX) {
+        fs.bounds.xattr.refuse();
         return Err(Errno::TOOBIG);
     }
     let value = if holds_id(fs, &name) {
