@@ -1,7 +1,8 @@
 //! What is attacked, and how is it looked at afterwards?
 
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
-use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,15 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::canary::Canary;
 use super::cases::{After, Case, Needs, Scene};
-use super::frontend::daemon::{Counted, belongings};
+use super::frontend::daemon::{Counted, NOBODY, as_nobody, belongings};
 use super::frontend::fuse::{Client, ROOT};
 use super::frontend::{Daemon, Guest, GuestConfig};
 use super::verdict::Verdict;
 use tempfile::TempDir;
 
-/// What launchers wait for; a daemon that keeps listening says so again for every connection.
-const LISTENING: &str = "Waiting for vhost-user socket connection...";
-const NOBODY: u32 = 65534;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// KiB that a process may have grown by, with allocators that keep what was freed.
 const GROWTH: u64 = 64 << 10;
@@ -84,7 +82,7 @@ impl Target {
         if self.ours {
             // Until what is started once is there.
             drop(exercise(&daemon, "first"));
-            await_connection(&daemon, 2);
+            daemon.wait_until_listening(2);
             before = Some((left_over(&daemon), daemon.resident_kib()));
         }
         let client = exercise(&daemon, "before");
@@ -134,34 +132,27 @@ impl Target {
         let share = directory.path().join("share");
         std::fs::create_dir(&share).expect("share");
         furnish(&share, self.root);
-        let mut command = Command::new(&self.program);
-        let options = ["--sandbox", self.sandbox, "--xattr", "--socket-path"];
-        command.args(options).arg(directory.path().join("socket")).arg("--shared-dir").arg(&share);
+        let mut words: Vec<OsString> = ["--sandbox", self.sandbox, "--xattr"].map(OsString::from).into();
+        let paths = [("--socket-path", directory.path().join("socket")), ("--shared-dir", share.clone())];
+        words.extend(paths.into_iter().flat_map(|(option, path)| [option.into(), path.into()]));
         if self.ours {
             // The kernel looks through all records of a file at each request: the default takes a minute to reach.
-            command.args(["--keep-listening", "--posix-lock", "--max-locks", "5000"]);
+            words.extend(["--keep-listening", "--posix-lock", "--max-locks", "5000"].map(OsString::from));
         }
-        if !self.root && rustix::process::geteuid().is_root() {
-            // The program need not lie where that user may go.
-            let program = std::fs::File::open(&self.program).expect("the program");
-            let through = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&program));
-            let words: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
-            command = Command::new(through);
-            command.args(words).uid(NOBODY).gid(NOBODY).current_dir("/");
-            let open = std::fs::Permissions::from_mode(0o755);
+        let program = File::open(&self.program).expect("the program");
+        let mut command = if !self.root && rustix::process::geteuid().is_root() {
+            let open = Permissions::from_mode(0o755);
             std::fs::set_permissions(directory.path(), open).expect("permissions");
             for path in [directory.path(), &share] {
                 chown(path, Some(NOBODY), Some(NOBODY)).expect("owner");
             }
-            command.stdin(Stdio::null());
-            let daemon = Daemon::launch(directory, command);
-            daemon.wait_for_log(LISTENING);
-            drop(program);
-            return daemon;
-        }
-        command.stdin(Stdio::null());
+            as_nobody(&program)
+        } else {
+            Command::new(&self.program)
+        };
+        command.args(words).stdin(Stdio::null());
         let daemon = Daemon::launch(directory, command);
-        daemon.wait_for_log(LISTENING);
+        daemon.wait_until_listening(1);
         daemon
     }
 }
@@ -204,14 +195,6 @@ fn serve(client: &mut Client, name: &str) {
     assert_eq!(client.write(node, fh, 0, b"from the guest"), Ok(14), "WRITE");
     assert_eq!(client.read(node, fh, 5, 100).as_deref(), Ok(&b"the guest"[..]), "READ");
     client.release(node, fh).expect("RELEASE");
-}
-
-fn await_connection(daemon: &Daemon, times: usize) {
-    let end = Instant::now() + PATIENCE;
-    while daemon.log().matches(LISTENING).count() < times {
-        assert!(Instant::now() < end, "it does not listen again");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Descriptors, how many threads beside those of the pools, and mappings of guest memory.

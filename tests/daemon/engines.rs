@@ -1,34 +1,14 @@
 //! How data moves where io_uring is to be had and where it is not, and what the daemon says about it.
 
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::frontend::Daemon;
+use super::frontend::daemon::without;
 use super::{command, directory, exercise, refusal};
 
 /// Makes io_uring_setup(2) fail with EPERM in the command, as the seccomp profiles of container engines do.
-fn without_io_uring(mut command: Command) -> Command {
-    const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    // The number of the call is the first field of `struct seccomp_data`.
-    let filter = [
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, EPERM),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let install = move || {
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: two calls that change nothing but this process; the filter is only read.
-        let done = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
-        };
-        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: `install` makes system calls only, and allocates nothing between fork and exec.
-    unsafe { command.pre_exec(install) };
-    command
+fn without_io_uring(command: Command) -> Command {
+    without(command, &[(libc::SYS_io_uring_setup, libc::EPERM)])
 }
 
 #[test]

@@ -36,7 +36,7 @@ use frontend::{Daemon, Guest, GuestConfig};
 use tempfile::TempDir;
 
 /// The lines that launchers scan for.
-const WAITING: &str = "Waiting for vhost-user socket connection...";
+const WAITING: &str = frontend::daemon::LISTENING;
 const CONNECTED: &str = "Client connected, servicing requests";
 const DISCONNECTED: &str = "Client disconnected, shutting down";
 
@@ -133,7 +133,5 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// Waits until the daemon was ready for a front-end so many times.
 #[track_caller]
 fn wait_until_ready(daemon: &Daemon, times: usize) {
-    eventually(&format!("ready {times} times:\n{}", daemon.log()), || {
-        daemon.log().matches(WAITING).count() >= times
-    });
+    daemon.wait_until_listening(times);
 }

@@ -1,26 +1,21 @@
 //! What a guest gets in each sandbox: the share, all of it, and nothing else.
 
 use std::fs::{File, Permissions};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
+use super::frontend::daemon;
+pub(crate) use super::frontend::daemon::NOBODY;
 use super::frontend::fuse::{self, Body, Client, ROOT, u32_at, u64_at};
 use super::{Daemon, EXTENTFSD, WAITING, directory, exercise, modes, mounted, needs_root, refused};
-
-/// The user that owns nothing.
-pub(crate) const NOBODY: u32 = 65534;
 
 /// The program, run by a user without privileges, who need not be able to reach the build directory.
 pub(crate) fn as_nobody() -> Command {
     static PROGRAM: OnceLock<File> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| File::open(EXTENTFSD).expect("the program"));
-    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-    command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
-    command
+    daemon::as_nobody(program)
 }
 
 /// `st_mode` of an entry (`struct fuse_entry_out`: the attributes start at 40, their mode is at 60).

@@ -1,7 +1,10 @@
 //! A daemon under test, as a child process on a fresh share.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,7 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The line that launchers wait for.
-const LISTENING: &str = "Waiting for vhost-user socket connection...";
+pub const LISTENING: &str = "Waiting for vhost-user socket connection...";
 
 /// A running daemon; killed and cleaned up when dropped.
 pub struct Daemon {
@@ -107,9 +110,22 @@ impl Daemon {
 
     /// Waits until the daemon has logged a text.
     pub fn wait_for_log(&self, text: &str) {
+        self.wait_for_log_times(text, 1);
+    }
+
+    /// Waits until the daemon was ready for a front-end so many times.
+    pub fn wait_until_listening(&self, times: usize) {
+        self.wait_for_log_times(LISTENING, times);
+    }
+
+    fn wait_for_log_times(&self, text: &str, times: usize) {
         let end = Instant::now() + Duration::from_secs(20);
-        while !self.log().contains(text) {
-            assert!(Instant::now() < end, "the daemon did not log {text:?} but:\n{}", self.log());
+        while self.log().matches(text).count() < times {
+            assert!(
+                Instant::now() < end,
+                "the daemon did not log {text:?} {times} times but:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -178,4 +194,44 @@ pub fn belongings(daemon: &Daemon) -> (Counted, Counted, usize) {
         count(threads.map(|name| name.trim().to_owned())),
         maps.matches("/memfd:guest").count(),
     )
+}
+
+/// The user that owns nothing.
+pub const NOBODY: u32 = 65534;
+
+/// A program that is run by that user, who need not be able to reach it by its path: it must stay open until it runs.
+pub fn as_nobody(program: &File) -> Command {
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
+    command
+}
+
+/// Makes system calls fail with an errno in the command, as the profiles of container engines do.
+pub fn without(mut command: Command, calls: &[(libc::c_long, i32)]) -> Command {
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    // The number of the call is the first field of `struct seccomp_data`.
+    let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for (call, errno) in calls {
+        filter.push(step(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            u32::try_from(*call).expect("a number"),
+        ));
+        let answer = libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
+        filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, answer));
+    }
+    filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    let install = move || {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: two calls that change nothing but this process; the filter is only read.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: `install` makes system calls only, and allocates nothing between fork and exec.
+    unsafe { command.pre_exec(install) };
+    command
 }

@@ -16,6 +16,7 @@ pub mod arsenal;
 pub mod daemon;
 pub mod fuse;
 pub mod guest;
+pub mod handshake;
 pub mod ram;
 pub mod virtq;
 pub mod wire;

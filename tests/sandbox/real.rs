@@ -1,8 +1,8 @@
 //! Does the program itself put up the walls, and say so?
 
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use crate::frontend::daemon::without;
 use crate::frontend::fuse::{self, Body, Client, ROOT};
 use crate::frontend::{Daemon, Guest, GuestConfig};
 use crate::stage::status;
@@ -62,36 +62,6 @@ pub fn threads_of_a_daemon_have_their_filters() {
             assert_eq!(status(daemon.pid(), daemon.pid(), "Seccomp"), "2");
         }
     }
-}
-
-/// Makes system calls fail with an errno in the command, as the profiles of container engines do.
-fn without(mut command: Command, calls: &[(libc::c_long, i32)]) -> Command {
-    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    // The number of the call is the first field of `struct seccomp_data`.
-    let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
-    for (call, errno) in calls {
-        filter.push(step(
-            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-            0,
-            1,
-            u32::try_from(*call).expect("a number"),
-        ));
-        let answer = libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
-        filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, answer));
-    }
-    filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
-    let install = move || {
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: two calls that change nothing but this process; the filter is only read.
-        let done = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
-        };
-        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: `install` makes system calls only, and allocates nothing between fork and exec.
-    unsafe { command.pre_exec(install) };
-    command
 }
 
 pub fn what_the_host_does_not_give_is_reported_or_fatal() {

@@ -20,6 +20,7 @@ use extentfsd::sandbox::Role;
 use tempfile::TempDir;
 
 use crate::acts::{self, Scene};
+use crate::frontend::daemon::NOBODY;
 
 /// The first argument of a process that is to act.
 pub const ACT: &str = "--act";
@@ -43,9 +44,6 @@ pub enum Outcome {
     /// The process was ended for it, by `SIGSYS`.
     Killed,
 }
-
-/// The user that owns nothing.
-const NOBODY: u32 = 65534;
 
 /// This program, which that user need not be able to reach by its path.
 fn program() -> String {

@@ -1,6 +1,7 @@
 //! Names, links and special files that lead out of the share, or nowhere.
 
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,13 @@ fn race(
         over.store(true, Ordering::Relaxed);
         seen
     })
+}
+
+/// Each of two names leads to what the other led to.
+fn exchange(share: &Path, one: &str, other: &str) {
+    let flags = rustix::fs::RenameFlags::EXCHANGE;
+    let (one, other) = (share.join(one), share.join(other));
+    let _ = rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, flags);
 }
 
 pub fn cases() -> Vec<Case> {
@@ -156,11 +164,7 @@ pub fn cases() -> Vec<Case> {
             std::fs::create_dir(share.join("swap")).expect("directory");
             std::fs::write(share.join("swap/file"), b"inside").expect("file");
             symlink("../canary", share.join("swap-link")).expect("symlink");
-            let exchange = || {
-                let flags = rustix::fs::RenameFlags::EXCHANGE;
-                let (from, to) = (share.join("swap"), share.join("swap-link"));
-                let _ = rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags);
-            };
+            let exchange = || exchange(&share, "swap", "swap-link");
             race(
                 || {
                     let Ok((directory, _)) = client.lookup(ROOT, "swap") else { return Ok(()) };
@@ -180,11 +184,7 @@ pub fn cases() -> Vec<Case> {
             let client = scene.client.as_mut().expect("a client");
             std::fs::write(share.join("one"), b"inside").expect("file");
             symlink("../canary/file", share.join("two")).expect("symlink");
-            let exchange = || {
-                let flags = rustix::fs::RenameFlags::EXCHANGE;
-                let (from, to) = (share.join("one"), share.join("two"));
-                let _ = rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags);
-            };
+            let exchange = || exchange(&share, "one", "two");
             race(
                 || {
                     check_secret(client, ROOT, "one")?;
