@@ -10,162 +10,29 @@
 mod frontend;
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
-use extentfsd::extents::{Access, DirectFile, HostFile, Identity, Region, Window};
-use extentfsd::ring::{EngineKind, Offload, RingOptions};
-use extentfsd::vhost::{ConnectionEnd, Device, RingRuntime, WindowDevice, serve_connection};
+use extentfsd::extents::{Access, HostFile, Identity, Region, Window};
+use extentfsd::ring::EngineKind;
+use frontend::GuestConfig;
+use frontend::disk::{
+    DISCARD, Disk, FLUSH, GET_ID, IN, IOERR, OK, OUT, UNANSWERED, UNSUPP, WRITE_ZEROES, head, host_file,
+    range,
+};
 use frontend::ram::BASE;
-use frontend::{Guest, GuestConfig};
 use tempfile::TempDir;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
-
-const IN: u32 = 0;
-const OUT: u32 = 1;
-const FLUSH: u32 = 4;
-const GET_ID: u32 = 8;
-const DISCARD: u32 = 11;
-const WRITE_ZEROES: u32 = 13;
-
-const OK: u8 = 0;
-const IOERR: u8 = 1;
-const UNSUPP: u8 = 2;
-
-/// What the status byte is before the device writes it.
-const UNANSWERED: u8 = 0xa5;
-/// What the guest's room for data is full of.
-const STALE: u8 = 0xee;
 
 const ENGINES: [EngineKind; 2] = [EngineKind::Uring, EngineKind::Threads];
 
 fn window(read_only: bool) -> Arc<Window> {
     Arc::new(Window::new(Identity::new(b"efs-test", 512, read_only)))
-}
-
-/// A guest that has the window as its disk.
-struct Disk {
-    guest: Guest,
-    server: Option<JoinHandle<ConnectionEnd>>,
-}
-
-impl Disk {
-    fn attach(window: &Arc<Window>, engine: EngineKind, config: GuestConfig) -> Self {
-        let device: Arc<dyn Device> = Arc::new(WindowDevice::new(Arc::clone(window), 2));
-        let runtime = RingRuntime {
-            options: RingOptions { engine, ..RingOptions::default() },
-            affinity: Arc::new([]),
-            offload: Arc::new(Offload::default()),
-        };
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let server = thread::spawn(move || serve_connection(theirs, &device, &runtime));
-        Self { guest: Guest::over(ours, config), server: Some(server) }
-    }
-
-    fn plain(window: &Arc<Window>) -> Self {
-        Self::attach(window, EngineKind::Auto, GuestConfig::default())
-    }
-
-    fn detach(self) {
-        let Self { guest, server } = self;
-        drop(guest);
-        let end = server.unwrap().join().unwrap();
-        assert!(matches!(end, ConnectionEnd::Disconnected), "{end}");
-    }
-
-    /// Offers a request: header, data to write, room for data to read in pieces of `piece` bytes, status.
-    fn offer(&mut self, queue: usize, head: &[u8], data: &[u8], room: usize, piece: usize) -> Placed {
-        let ram = &mut self.guest.ram;
-        let header = ram.alloc(head.len() as u64);
-        ram.write(header, head);
-        let mut buffers = vec![(header, head.len() as u32, false)];
-        // Aligned as a guest's pages are, so that direct I/O is possible.
-        let place = ram.alloc((data.len().max(room) + 4096) as u64).next_multiple_of(4096);
-        ram.write(place, data);
-        ram.write(place + data.len() as u64, &vec![STALE; room]);
-        let pieces = |len: usize, writable| {
-            (0..len).step_by(piece).map(move |at| (place + at as u64, piece.min(len - at) as u32, writable))
-        };
-        buffers.extend(pieces(data.len(), false));
-        buffers.extend(pieces(room, true));
-        let status = ram.alloc(1);
-        ram.write(status, &[UNANSWERED]);
-        buffers.push((status, 1, true));
-        self.guest.offer(queue, &buffers);
-        Placed { place, room, status }
-    }
-
-    /// The status, the bytes read and the used length.
-    fn ask(&mut self, queue: usize, head: &[u8], data: &[u8], room: usize) -> (u8, Vec<u8>, u32) {
-        let mark = self.guest.ram.mark();
-        let placed = self.offer(queue, head, data, room, 4096);
-        let (_, used) = self.guest.take_used(queue);
-        let answer = (self.status(placed), self.guest.ram.read(placed.place, placed.room), used);
-        self.guest.ram.rewind(mark);
-        answer
-    }
-
-    /// Waits for this many answers of a queue.
-    fn wait(&mut self, queue: usize, answers: usize) {
-        for _ in 0..answers {
-            self.guest.take_used(queue);
-        }
-    }
-
-    fn status(&self, placed: Placed) -> u8 {
-        self.guest.ram.read(placed.status, 1)[0]
-    }
-
-    fn read(&mut self, address: u64, len: usize) -> Result<Vec<u8>, u8> {
-        let (status, bytes, used) = self.ask(0, &head(IN, address), &[], len);
-        assert_eq!(used, if status == OK { len as u32 + 1 } else { 0 });
-        if status == OK { Ok(bytes) } else { Err(status) }
-    }
-
-    fn write(&mut self, address: u64, data: &[u8]) -> u8 {
-        let (status, _, used) = self.ask(0, &head(OUT, address), data, 0);
-        assert_eq!(used, 1);
-        status
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Placed {
-    place: u64,
-    room: usize,
-    status: u64,
-}
-
-fn head(kind: u32, address: u64) -> Vec<u8> {
-    assert!(address.is_multiple_of(512));
-    [&kind.to_le_bytes()[..], &[0; 4], &(address / 512).to_le_bytes()].concat()
-}
-
-fn range(kind: u32, address: u64, len: u64, flags: u32) -> Vec<u8> {
-    let sectors = u32::try_from(len / 512).unwrap();
-    let range = [&(address / 512).to_le_bytes()[..], &sectors.to_le_bytes(), &flags.to_le_bytes()].concat();
-    [head(kind, 0), range].concat()
-}
-
-/// A file as the share has it: open twice, the second time past the page cache.
-#[derive(Debug)]
-struct TwiceOpen(OwnedFd, Option<DirectFile>);
-
-impl HostFile for TwiceOpen {
-    fn buffered(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    fn direct(&self) -> Option<&DirectFile> {
-        self.1.as_ref()
-    }
 }
 
 struct Backing {
@@ -187,11 +54,7 @@ impl Backing {
     }
 
     fn host_file(&self, direct: bool) -> Arc<dyn HostFile> {
-        let open = |flags| OpenOptions::new().read(true).write(true).custom_flags(flags).open(&self.path);
-        let direct = direct.then(|| open(libc::O_DIRECT).ok()).flatten();
-        let direct =
-            direct.map(|file| DirectFile { file: file.into(), memory_align: 512, offset_align: 4096 });
-        Arc::new(TwiceOpen(open(0).unwrap().into(), direct))
+        host_file(&self.path, direct)
     }
 
     fn grant(&self, window: &Window, key: u64, access: Access) -> Region {

@@ -6,6 +6,7 @@
 // A test ends where its guest is surprised, and its own numbers are small.
 #![allow(
     clippy::expect_used,
+    clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -14,6 +15,7 @@
 
 pub mod arsenal;
 pub mod daemon;
+pub mod disk;
 pub mod fuse;
 pub mod guest;
 pub mod handshake;
