@@ -85,6 +85,11 @@ impl Blocks {
         Some(Self { pieces: pieces.into(), writable, room: room.clone() })
     }
 
+    /// Whether these are the same.
+    pub(super) fn are(&self, other: &Self) -> bool {
+        self.pieces == other.pieces && self.writable == other.writable
+    }
+
     /// How many pieces there are.
     pub(super) fn count(&self) -> usize {
         self.pieces.len()

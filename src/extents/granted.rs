@@ -48,6 +48,13 @@ pub(super) struct Placed {
     writer: Option<Arc<dyn HostFile>>,
 }
 
+impl Placed {
+    /// Whether these are the same blocks.
+    pub(super) fn is_on(&self, blocks: &Blocks) -> bool {
+        self.blocks.are(blocks)
+    }
+}
+
 /// How a range of a file is reached.
 pub(super) struct Found {
     pub(super) file: Arc<dyn HostFile>,

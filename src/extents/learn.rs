@@ -29,7 +29,7 @@ pub(super) const MISSES: u32 = 32;
 const PART: u32 = 20;
 /// no less than this,
 const PAUSE: Duration = Duration::from_millis(10);
-/// and where nothing was to be found, no less than this.
+/// and where nothing was to be found, or nothing new, no less than this.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
 
 /// The device under the files, and which regions are which file there.
@@ -122,11 +122,11 @@ impl Learner {
             return;
         }
         let began = Instant::now();
-        let found = self.look(granted);
-        let least = if found { PAUSE } else { LONG_PAUSE };
+        let least = if self.look(granted) { PAUSE } else { LONG_PAUSE };
         granted.progress.rest((began.elapsed() * PART).max(least));
     }
 
+    /// Whether there was anything new.
     fn look(&self, granted: &Arc<Granted>) -> bool {
         let Some(reader) = granted.reader() else { return false };
         let Some(file) = reader.blocks() else { return false };
@@ -137,26 +137,26 @@ impl Learner {
             if granted.gate().is_revoked() {
                 self.forget(granted);
             }
-            return false;
+            return true;
         };
         let blocks = file.locate().and_then(|location| Blocks::new(location, &self.room));
         let blocks = blocks.filter(|blocks| blocks.count() > 0).map(Arc::new);
-        let found = blocks.is_some();
-        if let Some(blocks) = &blocks {
-            tracing::debug!(
-                "window: the file with inode number {} lies in {} known pieces",
-                file.number(),
-                blocks.count()
-            );
-        }
-        if !found {
+        if blocks.is_none() {
             file.drop_cache();
         }
         let mut old = None;
-        granted.gate().if_undisturbed(fence, || old = granted.place(blocks, &self.volume));
+        granted.gate().if_undisturbed(fence, || old = granted.place(blocks.clone(), &self.volume));
         granted.gate().open();
-        drop(old);
-        found
+        let Some(blocks) = blocks else { return false };
+        if old.is_some_and(|old| old.is_on(&blocks)) {
+            return false;
+        }
+        tracing::debug!(
+            "window: the file with inode number {} has {} known pieces",
+            file.number(),
+            blocks.count()
+        );
+        true
     }
 
     /// From here on who changes the file fences `granted`, too. False: somebody is about to.

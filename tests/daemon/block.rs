@@ -1,5 +1,9 @@
 //! Does a guest find its files in a window that knows their blocks, behind all walls?
 
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
 use super::device::{DIRECT_IO_ALLOW_MMAP, Disk};
 use super::extents::{EXTENTS, begin, mount};
 use super::frontend::fuse::{ROOT, u64_at};
@@ -7,12 +11,12 @@ use super::frontend::{Daemon, Guest, GuestConfig};
 use super::window::{OK, request};
 use super::{command, directory, modes, needs_root};
 
-const IN: u32 = 0;
-const OUT: u32 = 1;
+pub(super) const IN: u32 = 0;
+pub(super) const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 
 /// A request with room for an answer, or bytes to write, that are aligned as a guest's pages are; the status and the bytes.
-fn ask(disk: &mut Guest, kind: u32, address: u64, data: &[u8], room: usize) -> (u8, Vec<u8>) {
+pub(super) fn ask(disk: &mut Guest, kind: u32, address: u64, data: &[u8], room: usize) -> (u8, Vec<u8>) {
     let mark = disk.ram.mark();
     let header = disk.ram.alloc(16);
     disk.ram.write(header, &request(kind, address));
@@ -34,32 +38,58 @@ fn ask(disk: &mut Guest, kind: u32, address: u64, data: &[u8], room: usize) -> (
     answer
 }
 
-#[test]
-fn a_guest_finds_its_files_in_a_window_on_their_blocks() {
-    if !needs_root("a loop device") {
-        return;
-    }
-    for sandbox in modes() {
-        // First gone, last made: the daemon, then what is mounted in its directory.
+/// A daemon with a window on the blocks of files of a volume of its own.
+pub(super) struct Served {
+    // First gone, last made: the daemon, then what is mounted in its directory.
+    pub(super) daemon: Daemon,
+    volume: Disk,
+    window: PathBuf,
+    _images: TempDir,
+}
+
+impl Served {
+    /// With an ext4 that has a file; none where that is not to be had here.
+    pub(super) fn start(sandbox: &str) -> Option<Self> {
         let images = tempfile::tempdir_in("/var/tmp").expect("directory");
         let place = directory();
         let Some(volume) = Disk::on(place.path().join("share"), images.path().join("image")) else {
-            return eprintln!("skipped: a loop device with ext4 is not to be had here");
+            eprintln!("skipped: a loop device with ext4 is not to be had here");
+            return None;
         };
         std::fs::write(place.path().join("share/file"), [1; 50_000]).expect("file");
         let window = images.path().join("window");
         let options = ["--sandbox", sandbox, "--extent-source", "block", "--log-level", "debug"];
         let mut daemon = command(place.path(), &options);
         daemon.args(["--device", &volume.device, "--window-socket"]).arg(&window);
-        let mut daemon = Daemon::launch(place, daemon);
+        let daemon = Daemon::launch(place, daemon);
         super::wait_until_ready(&daemon, 1);
+        Some(Self { daemon, volume, window, _images: images })
+    }
 
-        let (mut client, _) = mount(&daemon, 46, EXTENTS | DIRECT_IO_ALLOW_MMAP);
+    pub(super) fn attach(&self) -> Guest {
+        Guest::connect(&self.window, GuestConfig { request_queues: 1, ..GuestConfig::default() })
+    }
+
+    /// After the last guest of the share. The disk is unmounted before its directory goes.
+    pub(super) fn end(mut self) {
+        self.daemon.wait_end();
+        drop(self.volume);
+    }
+}
+
+#[test]
+fn a_guest_finds_its_files_in_a_window_on_their_blocks() {
+    if !needs_root("a loop device") {
+        return;
+    }
+    for sandbox in modes() {
+        let Some(served) = Served::start(sandbox) else { return };
+        let daemon = &served.daemon;
+        let (mut client, _) = mount(daemon, 46, EXTENTS | DIRECT_IO_ALLOW_MMAP);
         let (node, _) = client.lookup(ROOT, "file").expect("LOOKUP");
         let fh = client.open(node, libc::O_RDWR | libc::O_DIRECT).expect("OPEN");
         let address = u64_at(&begin(&mut client, node, 0x11, 64).expect("BEGIN"), 16);
-        let config = GuestConfig { request_queues: 1, ..GuestConfig::default() };
-        let mut disk = Guest::connect(&window, config);
+        let mut disk = served.attach();
         let mut expected = vec![1; 50_000];
         for round in 0..200_u64 {
             let at = round * 7 % 12 * 4096;
@@ -77,8 +107,6 @@ fn a_guest_finds_its_files_in_a_window_on_their_blocks() {
         client.release(node, fh).expect("RELEASE");
         assert!(std::fs::read(daemon.share().join("file")).expect("file") == expected, "{sandbox}");
         drop((client, disk));
-        // The disk is unmounted before its directory goes.
-        daemon.wait_end();
-        drop(volume);
+        served.end();
     }
 }
