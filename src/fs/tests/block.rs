@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, fadvise, open};
+use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, fadvise, fallocate, fstatvfs, open, syncfs};
 use rustix::io::{Errno, pread, pwrite};
 
 use super::device::Disk;
@@ -381,6 +381,37 @@ fn a_file_that_is_open_by_a_forgotten_node_is_the_same_file() {
     }
 }
 
+/// Who writes a part of a block by FUSE reads the rest and writes it back, and must not bring back what the window has overwritten.
+#[test]
+fn parts_of_a_block_are_written_by_fuse_beside_the_window() {
+    let Some(disk) = Disk::ext4() else { return };
+    let share = Share::new(disk);
+    let node = share.file("a", &[1; 100_000]);
+    let fh = share.open_direct(node);
+    let region = share.region(node);
+    assert!(share.learns(region));
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ended = Over(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                share.write(node, fh, 8192 + 100, &[0xff; 100]).unwrap();
+            }
+        });
+        for turn in 0..300_u32 {
+            let [byte, ..] = (turn % 250).to_le_bytes();
+            share.enter(region + 8192, Access::Write).unwrap().write(byte);
+            let served = share.enter(region + 8192, Access::Read).unwrap();
+            assert!(served.on_device().is_some());
+            let found = served.read();
+            let (before, rest) = found.split_at(100);
+            let after = rest.split_at(100).1;
+            assert!(before.iter().chain(after).all(|found| *found == byte), "turn {turn}");
+        }
+        drop(ended);
+    });
+}
+
 #[test]
 fn a_write_on_the_device_is_seen_in_the_times() {
     let Some(disk) = Disk::ext4() else { return };
@@ -437,6 +468,12 @@ fn blocks_that_a_file_lost_are_not_written() {
         let node = share.file("a", &[1; LEN]);
         let fh = share.open_direct(node);
         let region = share.region(node);
+        let directory = File::open(share.disk.root()).unwrap();
+        // So full that the other file has to take blocks that this one had.
+        let full = File::create(share.path("full")).unwrap();
+        let stat = fstatvfs(&directory).unwrap();
+        let room = stat.f_bavail * stat.f_frsize - (LEN as u64) / 2;
+        fallocate(&full, FallocateFlags::empty(), 0, room).unwrap();
         let (over, on_device) = (AtomicBool::new(false), AtomicU64::new(0));
         thread::scope(|scope| {
             let writers: Vec<_> = (0..2_u64)
@@ -464,6 +501,7 @@ fn blocks_that_a_file_lost_are_not_written() {
             while turns < 5 || on_device.load(Ordering::Relaxed) < 200 {
                 assert!(Instant::now() < end, "{on_device:?} writes on the device in {turns} turns");
                 share.resize(node, 0);
+                syncfs(&directory).unwrap();
                 // Takes the blocks that have just become free, among others.
                 let mut others = OpenOptions::new();
                 let others = others.write(true).read(true).create(true).truncate(true);
@@ -472,9 +510,7 @@ fn blocks_that_a_file_lost_are_not_written() {
                 for at in 0..LEN as u64 / 4096 {
                     other.write_all_at(&block[0].0, at * 4096).unwrap();
                 }
-                share.write(node, fh, 0, &[1; LEN]).unwrap();
-                share.fs.fsync(node, fh, true).unwrap();
-                thread::sleep(Duration::from_millis(30));
+                thread::sleep(Duration::from_millis(10));
                 for at in 0..LEN as u64 / 4096 {
                     let mut found = Block([0; 4096]);
                     other.read_exact_at(&mut found.0, at * 4096).unwrap();
@@ -482,7 +518,11 @@ fn blocks_that_a_file_lost_are_not_written() {
                 }
                 drop(other);
                 fs::remove_file(share.path("b")).unwrap();
+                syncfs(&directory).unwrap();
                 turns += 1;
+                share.write(node, fh, 0, &[1; LEN]).unwrap();
+                share.fs.fsync(node, fh, true).unwrap();
+                thread::sleep(Duration::from_millis(30));
             }
             drop(ended);
             writers.into_iter().for_each(|writer| writer.join().unwrap());
