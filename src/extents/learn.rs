@@ -144,10 +144,13 @@ impl Learner {
         if blocks.is_none() {
             file.drop_cache();
         }
+        // What was there before is let go without a lock.
         let mut old = None;
-        granted.gate().if_undisturbed(fence, || old = granted.place(blocks.clone(), &self.volume));
+        let place = || old = Some(granted.place(blocks.clone(), &self.volume));
+        granted.gate().if_undisturbed(fence, place);
         granted.gate().open();
         let Some(blocks) = blocks else { return false };
+        let Some(old) = old else { return true };
         if old.is_some_and(|old| old.is_on(&blocks)) {
             return false;
         }

@@ -21,6 +21,9 @@ use rustix::io::Errno;
 
 use super::{DirectFile, Identity, sys};
 
+/// The least block of a device, in bytes.
+const SECTOR: u32 = 512;
+
 /// `f_type` of ext2, ext3 and ext4, and of XFS. Both write in place, and what FIEMAP says are addresses of the one device
 /// that the file system was mounted from.
 const EXT4: u64 = 0xef53;
@@ -234,10 +237,11 @@ fn open_direct(path: &Path, access: OFlags, number: u64, block: u32) -> rustix::
     if fstat(&file)?.st_rdev != number {
         return Err(Errno::NXIO);
     }
-    // Right for all devices; what they say of memory may be less (`STATX_DIOALIGN`, since Linux 6.11).
+    // What devices want of memory they say since Linux 6.11. Before, it is seldom more than a sector, and what is refused for it goes
+    // another way.
     let stat = statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
     let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
-    let memory_align = if told && stat.stx_dio_mem_align > 0 { stat.stx_dio_mem_align } else { block };
+    let memory_align = if told && stat.stx_dio_mem_align > 0 { stat.stx_dio_mem_align } else { SECTOR };
     Ok(DirectFile { file, memory_align, offset_align: block })
 }
 
