@@ -1,6 +1,6 @@
-//! What would a write through the window cost if it went to the block device itself and not through the file system?
+//! What does a write through the window cost, by way of the file system (source `file`) and on the device itself (source `block`)?
 //!
-//! A measurement, run by `ci/measure window`. It says what the source `block`, which does not exist, could save at most.
+//! A measurement, run by `ci/measure window`. A window of a device alone, with no file system, says what there is to save.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -18,11 +18,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use extentfsd::extents::{Access, Identity, Window};
+use extentfsd::extents::{Access, Identity, Volume, Window};
+use extentfsd::fs::{Config, Passthrough};
+use extentfsd::fuse::abi::FUSE_POSIX_ACL;
+use extentfsd::fuse::{Address, Caller, FileSystem, MapPurpose, MapRequest, Name, NodeId, Place};
 use extentfsd::ring::EngineKind;
 use frontend::GuestConfig;
 use frontend::disk::{Disk, OK, OUT, file_by_way_of, head};
-use rustix::fs::Advice;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::time::ClockId;
 use tempfile::TempDir;
 
@@ -104,15 +107,57 @@ struct Round {
     cost: f64,
     /// Writes per second.
     rate: f64,
-    /// See [`forgetting`].
-    forgetting: f64,
 }
 
-/// Processor time of a write, and writes per second. A disk has no size as files
-/// do, so `sized` stands in for what is asked for it.
-fn measure(path: &Path, sized: &Path) -> (f64, f64) {
-    let window = Arc::new(Window::new(Identity::new(b"efs-test", 512, false)));
-    let region = window.grant(1, &file_by_way_of(sized, path, true), SIZE, 0, Access::Write).unwrap();
+/// Where a window's bytes go.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// To a device. It has no size as files do, so the file stands in for what is asked for it.
+    Device(&'a Path),
+    /// To a file of a share, by way of its file system.
+    File,
+    /// To its blocks on this device.
+    Blocks,
+}
+
+impl Target {
+    /// A window as the daemon makes it, the address in it of the file that is written to, and what keeps that granted.
+    fn window(&self, file: &Path, way: Way<'_>) -> (Arc<Window>, u64, Option<Passthrough>) {
+        let window = Window::new(Identity::new(b"efs-test", 512, false));
+        let (window, root) = match (way, &self.mount) {
+            (Way::Device(sized), _) => {
+                let window = Arc::new(window);
+                let region =
+                    window.grant(1, &file_by_way_of(sized, file, true), SIZE, 0, Access::Write).unwrap();
+                return (window, region.address, None);
+            }
+            (Way::File, Some(mount)) => (window, mount.path()),
+            (Way::Blocks, Some(mount)) => (
+                window.over(Volume::open_for_window(&self.device, mount.path(), false).unwrap()),
+                mount.path(),
+            ),
+            (_, None) => panic!("{} has no files", self.name),
+        };
+        let window = Arc::new(window);
+        let directory = |path: &Path| open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let share =
+            Passthrough::new(Config::default(), directory(root), directory(Path::new("/proc/self/fd")));
+        let share = share.unwrap().with_window(Arc::clone(&window));
+        share.init(!FUSE_POSIX_ACL).unwrap();
+        let node = share.lookup(Caller::default(), NodeId::ROOT, Name::new(c"file").unwrap()).unwrap().node;
+        let flags = (libc::O_RDWR | libc::O_DIRECT).cast_unsigned();
+        share.open(Caller::default(), node, flags, false).unwrap();
+        let ask = MapRequest { purpose: MapPurpose::Write, position: 0, count: 1 };
+        let Place::Mapped(Some(Address { byte, .. })) = share.map(node, &ask).unwrap().read.place else {
+            panic!("no region")
+        };
+        (window, byte, Some(share))
+    }
+}
+
+/// Processor time of a write, and writes per second.
+fn measure(target: &Target, file: &Path, way: Way<'_>) -> Round {
+    let (window, address, share) = target.window(file, way);
     let config = GuestConfig { queue_size: 256, ..GuestConfig::default() };
     let mut disk = Disk::attach(&window, EngineKind::Uring, config);
     let data = [0xa5; BLOCK as usize];
@@ -133,7 +178,7 @@ fn measure(path: &Path, sized: &Path) -> (f64, f64) {
         }
         let mark = disk.guest.ram.mark();
         let placed: Vec<_> = (0..DEPTH)
-            .map(|_| disk.offer(0, &head(OUT, region.address + offset()), &data, 0, BLOCK as usize))
+            .map(|_| disk.offer(0, &head(OUT, address + offset()), &data, 0, BLOCK as usize))
             .collect();
         disk.wait(0, DEPTH);
         assert!(placed.into_iter().all(|placed| disk.status(placed) == OK));
@@ -142,23 +187,12 @@ fn measure(path: &Path, sized: &Path) -> (f64, f64) {
     let writes = (WRITES - WRITES / 10) as f64;
     let process = spent(ClockId::ProcessCPUTime) - process;
     let thread = spent(ClockId::ThreadCPUTime) - thread;
-    let result = ((process - thread) / 1000.0 / writes, writes / begin.elapsed().as_secs_f64());
+    let round =
+        Round { cost: (process - thread) / 1000.0 / writes, rate: writes / begin.elapsed().as_secs_f64() };
     disk.detach();
     window.revoke_all();
-    result
-}
-
-/// Microseconds of processor time that it takes to make the host's page cache forget a block of a file that it does not hold:
-/// what has to follow each write that the file system does not see.
-fn forgetting(path: &Path) -> f64 {
-    let file = File::open(path).unwrap();
-    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-    let before = spent(ClockId::ThreadCPUTime);
-    let length = std::num::NonZeroU64::new(BLOCK);
-    for write in 0..WRITES as u64 {
-        rustix::fs::fadvise(&file, write % (SIZE / BLOCK) * BLOCK, length, Advice::DontNeed).unwrap();
-    }
-    (spent(ClockId::ThreadCPUTime) - before) / 1000.0 / WRITES as f64
+    drop(share);
+    round
 }
 
 fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -169,41 +203,45 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
 
 #[test]
 #[ignore = "a measurement: ci/measure window"]
-fn what_the_file_system_costs_a_write() {
+fn what_a_write_costs_by_each_source() {
     let targets = [
         Target::new("device", None),
         Target::new("ext4", Some(&["mkfs.ext4", "-q"])),
-        Target::new("XFS", Some(&["mkfs.xfs", "-q"])),
+        Target::new("XFS", Some(&["mkfs.xfs", "-q", "-m", "reflink=0,rmapbt=0"])),
     ];
     let files: Vec<_> = targets.iter().map(Target::file).collect();
     let sized = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
     sized.as_file().set_len(SIZE).unwrap();
-    let mut rounds = vec![Vec::new(); targets.len()];
+    let [raw, ext4, xfs] = &targets;
+    let ways = [
+        (raw, &files[0], "none", Way::Device(sized.path())),
+        (ext4, &files[1], "file", Way::File),
+        (ext4, &files[1], "block", Way::Blocks),
+        (xfs, &files[2], "file", Way::File),
+        (xfs, &files[2], "block", Way::Blocks),
+    ];
+    let mut rounds = vec![Vec::new(); ways.len()];
     for round in 1..=ROUNDS {
-        for (file, rounds) in files.iter().zip(&mut rounds) {
-            {
-                let (cost, rate) = measure(file, sized.path());
-                rounds.push(Round { cost, rate, forgetting: forgetting(file) })
-            };
+        for ((target, file, _, way), rounds) in ways.iter().zip(&mut rounds) {
+            rounds.push(measure(target, file, *way));
         }
         eprintln!("round {round} of {ROUNDS}");
     }
-    println!(
-        "| target | CPU us a write | min..max | writes/s | CPU us to forget a block | `device` / this, CPU | min..max |"
-    );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for (target, results) in targets.iter().zip(&rounds) {
+    println!("| target | source | CPU us a write | min..max | writes/s | CPU, `file` = 1 | min..max |");
+    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
+    for (at, ((target, _, source, _), results)) in ways.iter().zip(&rounds).enumerate() {
         let column = |value: &dyn Fn(&Round) -> f64| sorted(results.iter().map(value));
         let cost = column(&|round| round.cost);
-        let ratio = sorted(rounds[0].iter().zip(results).map(|(raw, this)| raw.cost / this.cost));
+        // Beside the source `file` of the same file system, in the same round; the device beside the first.
+        let file = &rounds[if at == 0 { 1 } else { at - (at + 1) % 2 }];
+        let ratio = sorted(file.iter().zip(results).map(|(file, this)| this.cost / file.cost));
         println!(
-            "| {} | {:.2} | {:.2}..{:.2} | {:.0} | {:.2} | {:.2} | {:.2}..{:.2} |",
+            "| {} | {source} | {:.2} | {:.2}..{:.2} | {:.0} | {:.2} | {:.2}..{:.2} |",
             target.name,
             cost[ROUNDS / 2],
             cost[0],
             cost[ROUNDS - 1],
             column(&|round| round.rate)[ROUNDS / 2],
-            column(&|round| round.forgetting)[ROUNDS / 2],
             ratio[ROUNDS / 2],
             ratio[0],
             ratio[ROUNDS - 1],

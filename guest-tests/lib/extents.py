@@ -9,8 +9,10 @@ from images import qemu
 
 from . import disk, guest, share
 
-# Records point into the window, which the daemon serves, or to the block device under the share.
-SOURCES = ("file", "device")
+# Records point into the window, which the daemon serves from files, or from files' blocks; or to the block device under the share.
+SOURCES = ("file", "block", "device")
+# Those that need a file system of the share's own, and take no second guest.
+ON_VOLUME = ("block", "device")
 # By what the guest knows a disk that QEMU gives to it.
 HOST_DISK_SERIAL = "share-disk"
 
@@ -27,10 +29,15 @@ class Attached:
 def attached(source: str, kind: str, directory: Path, queues: int, folder: Path) -> Iterator[Attached]:
     """The disk for a guest of this `kind` with the share `directory`; it is there while the context lasts."""
     socket = folder / "window.sock"
+    window = ["--window-socket", str(socket)]
     if source == "file":
-        yield Attached(["--window-socket", str(socket)], [guest.Device("blk", socket, queues)])
+        yield Attached(window, [guest.Device("blk", socket, queues)])
         return
     device = share.device(directory)
+    if source == "block":
+        options = [*window, "--extent-source", "block", "--device", str(device)]
+        yield Attached(options, [guest.Device("blk", socket, queues)])
+        return
 
     def options(serial: str) -> list[str]:
         return ["--extent-source", "device", "--device", str(device), "--window-serial", serial]

@@ -397,20 +397,24 @@ pub(super) struct WindowArgs {
 
     /// Which disk the guest does its direct I/O on
     ///
-    /// file: the block device of --window-socket; device: the host's block device under the share (--device), which the
+    /// file: the block device of --window-socket, which leads to the files; block: the same, but the daemon reads and writes
+    /// the host's block device under the share (--device) where it knows a file's blocks, which costs less: for a volume
+    /// that nobody else uses; device: that block device itself, which the
     /// monitor gives to the guest as well. Then no daemon is between them, and the guest can read and change
     /// everything on that device: for a volume of its own and a guest that is trusted. docs/extent-protocol.md,
-    /// "Source device", has the rules
+    /// "Source block" and "Source device", has the rules
     #[arg(
         long,
         hide_short_help = true,
         default_value = "file",
-        value_name = "file|device",
+        value_name = "file|block|device",
         hide_possible_values = true
     )]
     pub(super) extent_source: ExtentSource,
 
-    /// The block device under the share; the guest must have it as a disk with the serial number of --window-serial
+    /// The block device under the share, for --extent-source block and device
+    ///
+    /// With device, the guest must have it as a disk with the serial number of --window-serial
     #[arg(long, hide_short_help = true, value_name = "PATH")]
     pub(super) device: Option<PathBuf>,
 }

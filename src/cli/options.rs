@@ -190,6 +190,8 @@ pub enum ExtentDialect {
 pub enum ExtentSource {
     /// Into the window, which leads to the files.
     File,
+    /// Into the window, which leads to the files' blocks on the device under the share, where it knows them.
+    Block,
     /// To the block device under the share, which the virtual machine monitor gives to the guest.
     Device,
 }
@@ -391,6 +393,8 @@ pub struct Window {
     pub serial: Option<String>,
     /// `--window-queues`: how many queues to offer, 1 to 64. The front-end decides how many it uses.
     pub queues: u16,
+    /// `--device`, with `--extent-source block`: the block device under the share, where the host has it.
+    pub device: Option<PathBuf>,
 }
 
 /// The block device under the share, which the guest has as a disk of its own.

@@ -50,6 +50,10 @@ pub(super) fn resolve(
         compat,
         ..
     } = line;
+    let (guest_device, window_device) = match window.extent_source {
+        ExtentSource::Block => (None, window.device),
+        ExtentSource::File | ExtentSource::Device => (window.device, None),
+    };
     let cache = caching.cache;
     let xattr = attributes.xattr
         || attributes.xattrmap.is_some()
@@ -125,14 +129,14 @@ pub(super) fn resolve(
             syslog: logging.syslog,
         },
         device: Device { tag: device.tag, queues: device.queues, keep_listening: device.keep_listening },
-        extent_device: window
-            .device
+        extent_device: guest_device
             .zip(window.window_serial.clone())
             .map(|(path, serial)| ExtentDevice { path, serial }),
         window: window.window_socket.map(|socket| Window {
             socket,
             serial: window.window_serial,
             queues: window.window_queues.unwrap_or(device.queues),
+            device: window_device,
         }),
         notes,
     })
@@ -284,8 +288,17 @@ fn contradictions(line: &CommandLine) -> Result<(), String> {
 fn extent_source(line: &CommandLine) -> Result<(), String> {
     let window = &line.window;
     let by_device = window.extent_source == ExtentSource::Device;
+    let by_block = window.extent_source == ExtentSource::Block;
     let wrong = [
-        (!by_device && window.device.is_some(), "--device needs --extent-source device"),
+        (
+            window.extent_source == ExtentSource::File && window.device.is_some(),
+            "--device needs --extent-source device or block",
+        ),
+        (
+            by_block && window.window_socket.is_none(),
+            "--extent-source block needs --window-socket <PATH>: that is the guest's disk",
+        ),
+        (by_block && window.device.is_none(), "--extent-source block needs --device <PATH>"),
         (
             !by_device && window.window_serial.is_some() && window.window_socket.is_none(),
             "--window-serial needs --window-socket, or --extent-source device",

@@ -63,7 +63,7 @@ value_names!(Cache { Auto = "auto", Always = "always", Never = "never", Metadata
 value_names!(Direct { Auto = "auto", Always = "always", Never = "never" });
 value_names!(Engine { Auto = "auto", IoUring = "io_uring", Threads = "threads" });
 value_names!(ExtentDialect { Private = "private", Rfc2025 = "rfc2025" });
-value_names!(ExtentSource { File = "file", Device = "device" });
+value_names!(ExtentSource { File = "file", Block = "block", Device = "device" });
 value_names!(Negotiation { Never = "never", Auto = "auto", Always = "always" });
 value_names!(InodeFileHandles { Never = "never", Prefer = "prefer" | "fallback", Mandatory = "mandatory" });
 value_names!(SandboxMode { Namespace = "namespace", Chroot = "chroot", None = "none" });

@@ -85,7 +85,7 @@ pub enum Error {
     /// No front-end can be accepted.
     #[error("cannot accept a connection on the vhost-user socket")]
     Accept(#[source] io::Error),
-    /// The guest cannot have the device under the share.
+    /// The device under the share cannot be used beside its file system.
     #[error(transparent)]
     Volume(#[from] VolumeError),
     /// The share cannot be served.
@@ -120,7 +120,7 @@ pub struct Ready {
     pub listener: UnixListener,
     /// Listens for the front-end of the window, where there is one.
     pub window: Option<UnixListener>,
-    /// The device under the share, where the guest has it too.
+    /// The device under the share, where the guest has it too, or the window uses it.
     pub volume: Option<Volume>,
     /// The share, in the sandbox.
     pub share: ShareRoot,
@@ -168,11 +168,14 @@ fn start(options: &Options, serve: impl FnOnce(Ready) -> Result<(), Error>) -> R
         reserved_descriptors(options.window.is_some()).saturating_add(pool),
     )?;
     // Where both paths are the operator's, and before there is anything to remove.
-    let volume = match &options.extent_device {
-        Some(cli::ExtentDevice { path, serial }) => {
-            Some(Volume::open(path, &options.share.dir, serial.as_bytes(), options.share.readonly)?)
+    let share = &options.share;
+    let for_window = options.window.as_ref().and_then(|window| window.device.as_ref());
+    let volume = match (&options.extent_device, for_window) {
+        (Some(cli::ExtentDevice { path, serial }), _) => {
+            Some(Volume::open(path, &share.dir, serial.as_bytes(), share.readonly)?)
         }
-        None => None,
+        (None, Some(path)) => Some(Volume::open_for_window(path, &share.dir, share.readonly)?),
+        (None, None) => None,
     };
     let Listening { listener, files } = open_socket(&options.listen)?;
     let mut files = Vec::from_iter(files);

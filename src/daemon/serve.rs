@@ -14,9 +14,9 @@ use crate::vhost::{ConnectionEnd, Device, FsDevice, serve_connection};
 /// Serves the share until the front-end goes away or, with `--keep-listening`, for ever.
 pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     let Ready { listener, window, volume, share, mut walls, descriptors } = ready;
-    let window = match window {
-        Some(listener) => Some((listener, window::make(options)?)),
-        None => None,
+    let (window, volume) = match window {
+        Some(listener) => (Some((listener, window::make(options, volume)?)), None),
+        None => (None, volume),
     };
     let limits = limits(&options.guest_limits, descriptors, window.is_some() || volume.is_some());
     let config = file_system_config(&options.share, limits);

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{Error, signals};
 use crate::cli;
-use crate::extents::{Identity, Window};
+use crate::extents::{Identity, Volume, Window};
 use crate::sandbox::Role;
 use crate::vhost::{ConnectionEnd, Device, RingRuntime, WindowDevice, serve_connection};
 
@@ -24,15 +24,26 @@ const LOGICAL_BLOCK: u32 = 512;
 /// How long to wait where a connection cannot be accepted: for want of descriptors or memory, which may pass.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The window as the options say.
-pub(super) fn make(options: &cli::Options) -> Result<Arc<Window>, Error> {
+/// The window as the options say, with the device on which it may move bytes past the file system.
+pub(super) fn make(options: &cli::Options, volume: Option<Volume>) -> Result<Arc<Window>, Error> {
     let serial = match options.window.as_ref().and_then(|window| window.serial.clone()) {
         Some(serial) => serial,
         None => random_serial().map_err(Error::Window)?,
     };
-    let identity = Identity::new(serial.as_bytes(), LOGICAL_BLOCK, options.share.readonly);
+    // What is no multiple of the device's block could only go through the page cache.
+    let block = volume.as_ref().map_or(LOGICAL_BLOCK, |volume| volume.identity().logical_block);
+    let window = Window::new(Identity::new(serial.as_bytes(), block, options.share.readonly));
     info!("The window's serial is {serial}");
-    Ok(Arc::new(Window::new(identity)))
+    Ok(Arc::new(match volume {
+        Some(volume) => {
+            let (major, minor) = volume.number();
+            info!(
+                "The window uses the host's block device {major}:{minor}: nobody else may use its file system"
+            );
+            window.over(volume)
+        }
+        None => window,
+    }))
 }
 
 fn random_serial() -> std::io::Result<String> {

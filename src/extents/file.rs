@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::blocks::Locate;
+
 /// An `O_DIRECT` descriptor of a file, and what it demands (`STATX_DIOALIGN`).
 #[derive(Debug)]
 pub struct DirectFile {
@@ -22,6 +24,22 @@ pub trait HostFile: fmt::Debug + Send + Sync {
 
     /// The file past the host's page cache, where that is to be had.
     fn direct(&self) -> Option<&DirectFile>;
+
+    /// Where a range of the file lies on the block device under it, if it is to be moved there: the device, and its address of the
+    /// first byte. The answer holds for as long as the caller keeps those out who change the file.
+    fn on_device(&self, _offset: u64, _len: u64) -> Option<(&DirectFile, u64)> {
+        None
+    }
+
+    /// Whether [`buffered`](Self::buffered) is for questions and syncing only: what is in the page cache may be older than the file.
+    fn avoids_cache(&self) -> bool {
+        false
+    }
+
+    /// The file as one whose blocks can be found, where it is.
+    fn blocks(&self) -> Option<&dyn Locate> {
+        None
+    }
 
     /// What the descriptors stand in for is brought up to date, when so many bytes were moved and nobody was told yet.
     /// May wait.

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::window::Granted;
+use super::granted::Granted;
 
 const FENCED: u64 = 1 << 63;
 const REVOKED: u64 = 1 << 62;
@@ -24,12 +24,19 @@ pub(super) enum Closed {
     Revoked,
 }
 
+#[derive(Debug, Default)]
+struct Fences {
+    /// How many stand.
+    standing: u32,
+    /// How many there ever were.
+    begun: u64,
+}
+
 /// The way into a file.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: AtomicU64,
-    /// How many fences stand.
-    fences: Mutex<u32>,
+    fences: Mutex<Fences>,
     changed: Condvar,
 }
 
@@ -50,6 +57,16 @@ impl Gate {
         self.state.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Counts in somebody who has a fence of his own here. False: nobody may enter any more.
+    fn enter_behind(&self) -> bool {
+        let before = self.state.fetch_add(1, Ordering::SeqCst);
+        let open = before & REVOKED == 0;
+        if !open {
+            self.leave();
+        }
+        open
+    }
+
     /// Counts the caller out.
     pub(super) fn leave(&self) {
         let before = self.state.fetch_sub(1, Ordering::SeqCst);
@@ -63,18 +80,46 @@ impl Gate {
     /// Lets nobody in, and waits until everybody is out; until [`open`](Self::open).
     pub(super) fn fence(&self) {
         let mut fences = self.fences.lock();
-        *fences += 1;
+        self.raise(&mut fences);
+    }
+
+    fn raise(&self, fences: &mut MutexGuard<'_, Fences>) -> u64 {
+        fences.standing += 1;
+        fences.begun += 1;
+        let number = fences.begun;
         self.state.fetch_or(FENCED, Ordering::SeqCst);
         while self.state.load(Ordering::SeqCst) & COUNT > 0 {
-            self.changed.wait(&mut fences);
+            self.changed.wait(fences);
         }
+        number
+    }
+
+    /// The same where no other fence stands; the number of this one. None also where nobody may enter any more.
+    pub(super) fn fence_alone(&self) -> Option<u64> {
+        let mut fences = self.fences.lock();
+        let alone = fences.standing == 0 && !self.is_revoked();
+        alone.then(|| self.raise(&mut fences))
+    }
+
+    /// Calls `then` unless another fence was begun since that of this number, or nobody may enter any more. Whoever fences
+    /// waits meanwhile.
+    pub(super) fn if_undisturbed(&self, number: u64, then: impl FnOnce()) {
+        let fences = self.fences.lock();
+        if fences.begun == number && !self.is_revoked() {
+            then();
+        }
+    }
+
+    /// Whether nobody may enter any more.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & REVOKED != 0
     }
 
     /// Takes one fence away.
     pub(super) fn open(&self) {
         let mut fences = self.fences.lock();
-        *fences = fences.saturating_sub(1);
-        if *fences == 0 {
+        fences.standing = fences.standing.saturating_sub(1);
+        if fences.standing == 0 {
             self.state.fetch_and(!FENCED, Ordering::SeqCst);
             self.changed.notify_all();
         }
@@ -107,6 +152,11 @@ impl Passage {
     /// Passes the gate, without waiting.
     pub(super) fn enter(granted: &Arc<Granted>) -> Result<Self, Closed> {
         granted.gate().enter().map(|()| Self(Arc::clone(granted)))
+    }
+
+    /// Passes the gate behind a fence that the caller has set up. None where the region has ended.
+    pub(super) fn behind(granted: &Arc<Granted>) -> Option<Self> {
+        granted.gate().enter_behind().then(|| Self(Arc::clone(granted)))
     }
 
     /// Notes that the file was written, for the next flush.

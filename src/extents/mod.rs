@@ -7,8 +7,11 @@
 //!
 //! | file | its question |
 //! |---|---|
+//! | `blocks` | where on the device under it does a range of a file lie? |
 //! | `file` | what is a file of the host to those who move bytes? |
 //! | `gate` | who is in a file just now, and how are they kept out? |
+//! | `granted` | by which descriptors is a file reached of which something is granted? |
+//! | `learn` | when does the window know the blocks of a file, and when not any more? |
 //! | `recent` | which regions did this thread use last? |
 //! | `room` | how much of the address space does a file get? |
 //! | `sys` | the unsafe system calls |
@@ -18,18 +21,24 @@
 //!
 //! This room knows neither FUSE nor virtqueues.
 
+mod blocks;
 mod file;
 mod gate;
+mod granted;
+mod learn;
 mod recent;
 mod room;
 mod sys;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_blocks;
 mod unsynced;
 mod volume;
 mod window;
 
+pub use blocks::{Locate, Location, MOST_PIECES, Piece};
 pub use file::{DirectFile, HostFile};
 pub use gate::Passage;
-pub use volume::{Volume, VolumeError};
-pub use window::{Access, Fence, Identity, Region, Way, Window};
+pub use volume::{Volume, VolumeError, VolumeUse};
+pub use window::{Access, Alone, Fence, Identity, Region, Way, Window};

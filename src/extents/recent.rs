@@ -7,7 +7,8 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 
-use super::window::{Granted, Place};
+use super::granted::Granted;
+use super::window::Place;
 
 /// Regions of one thread. As many files are seldom read and written by one queue at a time, and a search among them is
 /// nine steps.

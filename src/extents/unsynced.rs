@@ -18,7 +18,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::fdatasync;
 
 use super::file::HostFile;
-use super::window::Granted;
+use super::granted::Granted;
+use super::volume::Volume;
 
 /// How long a file whose region has ended is kept open for a flush.
 const LINGER: Duration = Duration::from_secs(5);
@@ -36,6 +37,8 @@ pub(super) struct Unsynced {
     state: Mutex<State>,
     /// A round has ended, or there are many files.
     changed: Condvar,
+    /// Where bytes may have gone past the files' file system.
+    volume: Option<Arc<Volume>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +58,11 @@ struct State {
 }
 
 impl Unsynced {
+    /// The same for files whose bytes may go to this device itself.
+    pub(super) fn over(volume: Arc<Volume>) -> Self {
+        Self { volume: Some(volume), ..Self::default() }
+    }
+
     /// Marks and enters a file, unless it is. Whoever finds the mark can be sure that a flush from then on finds the file:
     /// both are done under the lock.
     pub(super) fn enter(&self, granted: &Arc<Granted>, file: Arc<dyn HostFile>) {
@@ -117,6 +125,7 @@ impl Unsynced {
         let files = std::mem::take(&mut state.files);
         let mut failed = None;
         MutexGuard::unlocked(state, || {
+            let any = !files.is_empty();
             for (granted, file) in files {
                 // Before the sync: who writes from now on enters the file anew. SeqCst on both sides, so that a write
                 // that still found the mark was complete before this.
@@ -124,6 +133,10 @@ impl Unsynced {
                 if let Err(error) = sync(&*file) {
                     failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
                 }
+            }
+            // What went past the file system may be in the device's cache, of which an fdatasync need not think.
+            if let Some(Err(error)) = self.volume.as_ref().filter(|_| any).map(|volume| volume.flush()) {
+                failed = Some(error.raw_os_error());
             }
         });
         if let Some(errno) = failed {

@@ -1,11 +1,12 @@
-//! Which block device does the share lie on, and may a guest have it too?
+//! Which block device does the share lie on, and may bytes be moved there past the file system?
 //!
-//! For a guest that reaches the bytes of files on the host's block device itself, the addresses that the host's file
+//! Where a guest reaches the bytes of files on the host's block device itself, or the window does for it, the addresses that the host's file
 //! system tells have to be that device's, and nothing but the daemon may move the blocks. What can be told
 //! of that from outside is checked here, before there is a guest: the rest is the operator's to keep
-//! (`docs/extent-protocol.md`, "Source device").
+//! (`docs/extent-protocol.md`, "Source block" and "Source device").
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,14 +19,36 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Identity, sys};
+use super::{DirectFile, Identity, sys};
+
+/// The least block of a device, in bytes.
+const SECTOR: u32 = 512;
 
 /// `f_type` of ext2, ext3 and ext4, and of XFS. Both write in place, and what FIEMAP says are addresses of the one device
 /// that the file system was mounted from.
 const EXT4: u64 = 0xef53;
 const XFS: u64 = 0x5846_5342;
 
-/// Why a device cannot be given to a guest beside the share.
+/// Who moves bytes on the device past the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeUse {
+    /// The guest, which has it as a disk: `--extent-source device`.
+    Disk,
+    /// The window: `--extent-source block`.
+    Window,
+}
+
+/// The source's name.
+impl fmt::Display for VolumeUse {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Self::Disk => "device",
+            Self::Window => "block",
+        })
+    }
+}
+
+/// Why bytes cannot be moved on a device past the share's file system.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     /// It cannot be opened or asked.
@@ -62,11 +85,11 @@ pub enum VolumeError {
         source: Errno,
     },
     /// A file system that moves blocks, or lies on several devices, or on none.
-    #[error("--extent-source device: {} is not on ext4 or XFS, whose blocks stay where they are", .0.display())]
-    FileSystem(PathBuf),
+    #[error("--extent-source {}: {} is not on ext4 or XFS, whose blocks stay where they are", .1, .0.display())]
+    FileSystem(PathBuf, VolumeUse),
     /// The share is elsewhere.
     #[error(
-        "--extent-source device: {} is on device {}:{}, and not on {}, which is {}:{}",
+        "--extent-source {purpose}: {} is on device {}:{}, and not on {}, which is {}:{}",
         share.display(), found.0, found.1, path.display(), wanted.0, wanted.1
     )]
     Elsewhere {
@@ -78,40 +101,68 @@ pub enum VolumeError {
         path: PathBuf,
         /// Its number.
         wanted: (u32, u32),
+        /// What it is for.
+        purpose: VolumeUse,
     },
     /// XFS reserves space for copies of shared blocks and of their neighbours, and keeps it for a while; what is written
     /// there in the meantime moves, although nothing may be shared any more, and nothing tells of it.
     #[error(
-        "--extent-source device: {} is on an XFS with reflink, which moves blocks; make it with mkfs.xfs -m reflink=0",
-        .0.display()
+        "--extent-source {}: {} is on an XFS with reflink, which moves blocks; make it with mkfs.xfs -m reflink=0",
+        .1, .0.display()
     )]
-    Reflink(PathBuf),
+    Reflink(PathBuf, VolumeUse),
     /// Data goes through the journal.
     #[error(
-        "--extent-source device: {} is mounted with data=journal, which writes data a second time and later",
-        .0.display()
+        "--extent-source {}: {} is mounted with data=journal, which writes data a second time and later",
+        .1, .0.display()
     )]
-    Journal(PathBuf),
+    Journal(PathBuf, VolumeUse),
     /// Something is mounted below the share.
-    #[error("--extent-source device: {} is mounted below the share, which has to be one mount", .0.display())]
-    Submount(PathBuf),
+    #[error("--extent-source {}: {} is mounted below the share, which has to be one mount", .1, .0.display())]
+    Submount(PathBuf, VolumeUse),
 }
 
 /// The device under the share.
 #[derive(Debug)]
 pub struct Volume {
     identity: Identity,
-    device: OwnedFd,
+    device: Opened,
     number: (u32, u32),
 }
 
+#[derive(Debug)]
+enum Opened {
+    /// To be flushed only.
+    Flush(OwnedFd),
+    /// To move bytes on, past its page cache.
+    Direct(DirectFile),
+}
+
 impl Volume {
-    /// Opens the device at `path` and makes sure that `share` lies on it, and on it alone. To be called where both paths
-    /// are the operator's.
+    /// Opens the device at `path`, which a guest has as a disk with this serial number, and makes sure that `share` lies on it, and on it
+    /// alone. To be called where both paths are the operator's.
     ///
     /// # Errors
     /// The rule that is broken.
     pub fn open(path: &Path, share: &Path, serial: &[u8], read_only: bool) -> Result<Self, VolumeError> {
+        Self::open_to(VolumeUse::Disk, path, share, serial, read_only)
+    }
+
+    /// The same for a window that moves bytes there itself.
+    ///
+    /// # Errors
+    /// The rule that is broken; or the kernel lets nobody write to a device that is mounted.
+    pub fn open_for_window(path: &Path, share: &Path, read_only: bool) -> Result<Self, VolumeError> {
+        Self::open_to(VolumeUse::Window, path, share, b"", read_only)
+    }
+
+    fn open_to(
+        purpose: VolumeUse,
+        path: &Path,
+        share: &Path,
+        serial: &[u8],
+        read_only: bool,
+    ) -> Result<Self, VolumeError> {
         let failed = |step| move |source| VolumeError::Device { path: path.to_owned(), step, source };
         // Not to be waited for where it is a FIFO.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -126,9 +177,27 @@ impl Volume {
             return Err(VolumeError::Block { path: path.to_owned(), block });
         }
         let size = seek(&device, SeekFrom::End(0)).map_err(failed("learn its size"))?;
-        check_share(share, path, number)?;
+        check_share(share, path, number, purpose)?;
         let identity = Identity { size, ..Identity::new(serial, block, read_only) };
+        let device = match (purpose, read_only) {
+            (VolumeUse::Disk, _) => Opened::Flush(device),
+            (VolumeUse::Window, true) => Opened::Direct(
+                open_direct(path, OFlags::RDONLY, stat.st_rdev, block)
+                    .map_err(failed("open it for direct I/O"))?,
+            ),
+            (VolumeUse::Window, false) => Opened::Direct(
+                open_direct(path, OFlags::RDWR, stat.st_rdev, block)
+                    .map_err(failed("open it for writing"))?,
+            ),
+        };
         Ok(Self { identity, device, number })
+    }
+
+    /// A file that stands in for a device.
+    #[cfg(test)]
+    pub(crate) fn pretend(file: OwnedFd) -> Self {
+        let device = Opened::Direct(DirectFile { file, memory_align: 1, offset_align: 512 });
+        Self { identity: Identity::new(b"", 512, false), device, number: (0, 0) }
     }
 
     /// By what the guest recognises its disk.
@@ -146,30 +215,57 @@ impl Volume {
     /// # Errors
     /// The device's.
     pub fn flush(&self) -> rustix::io::Result<()> {
-        fsync(&self.device)
+        match &self.device {
+            Opened::Flush(device) => fsync(device),
+            Opened::Direct(device) => fsync(&device.file),
+        }
+    }
+
+    /// The device past its page cache, where it was opened for a window.
+    pub fn direct(&self) -> Option<&DirectFile> {
+        match &self.device {
+            Opened::Flush(_) => None,
+            Opened::Direct(device) => Some(device),
+        }
     }
 }
 
-fn check_share(share: &Path, path: &Path, wanted: (u32, u32)) -> Result<(), VolumeError> {
+/// Opens the device past its page cache, if it is still that of this number.
+fn open_direct(path: &Path, access: OFlags, number: u64, block: u32) -> rustix::io::Result<DirectFile> {
+    let flags = access | OFlags::DIRECT | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::empty())?;
+    if fstat(&file)?.st_rdev != number {
+        return Err(Errno::NXIO);
+    }
+    // What devices want of memory they say since Linux 6.11. Before, it is seldom more than a sector, and what is refused for it goes
+    // another way.
+    let stat = statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
+    let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
+    let memory_align = if told && stat.stx_dio_mem_align > 0 { stat.stx_dio_mem_align } else { SECTOR };
+    Ok(DirectFile { file, memory_align, offset_align: block })
+}
+
+fn check_share(share: &Path, path: &Path, wanted: (u32, u32), purpose: VolumeUse) -> Result<(), VolumeError> {
     let failed = |step| move |source| VolumeError::Share { path: share.to_owned(), step, source };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(share, flags, Mode::empty()).map_err(failed("open it"))?;
     let kind = fstatfs(&root).map_err(failed("learn its file system"))?.f_type;
     if !matches!(u64::try_from(kind), Ok(EXT4 | XFS)) {
-        return Err(VolumeError::FileSystem(share.to_owned()));
+        return Err(VolumeError::FileSystem(share.to_owned(), purpose));
     }
     let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
     let stat = statx(&root, c"", AtFlags::EMPTY_PATH, mask).map_err(failed("examine it"))?;
     let found = (stat.stx_dev_major, stat.stx_dev_minor);
     if found != wanted {
-        return Err(VolumeError::Elsewhere { share: share.to_owned(), found, path: path.to_owned(), wanted });
+        let (share, path) = (share.to_owned(), path.to_owned());
+        return Err(VolumeError::Elsewhere { share, found, path, wanted, purpose });
     }
     if u64::try_from(kind) == Ok(XFS) {
         let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
         let directory = open(share, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let shares = directory.and_then(|directory| sys::xfs_can_share(directory.as_fd()).map_err(errno));
         if shares.map_err(failed("learn what its file system can do"))? {
-            return Err(VolumeError::Reflink(share.to_owned()));
+            return Err(VolumeError::Reflink(share.to_owned(), purpose));
         }
     }
     let mounts = mounts().map_err(|error| {
@@ -177,10 +273,10 @@ fn check_share(share: &Path, path: &Path, wanted: (u32, u32)) -> Result<(), Volu
     })?;
     let place = real_path(&root).map_err(failed("learn its path"))?;
     if mounts.iter().any(|mount| mount.id == stat.stx_mnt_id && mount.journals_data) {
-        return Err(VolumeError::Journal(share.to_owned()));
+        return Err(VolumeError::Journal(share.to_owned(), purpose));
     }
     match mounts.iter().find(|mount| mount.point != place && mount.point.starts_with(&place)) {
-        Some(below) => Err(VolumeError::Submount(below.point.clone())),
+        Some(below) => Err(VolumeError::Submount(below.point.clone(), purpose)),
         None => Ok(()),
     }
 }

@@ -7,15 +7,18 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
 use super::file::HostFile;
-use super::gate::{Closed, Gate, Passage};
+use super::gate::{Closed, Passage};
+use super::granted::{Found, Granted};
+use super::learn::Learner;
 use super::recent::{self, WindowId};
 use super::room::{self, END, FIRST};
 use super::unsynced::Unsynced;
+use super::volume::Volume;
 
 /// Regions at most, unless said otherwise: each may keep three descriptors open.
 const MAX_REGIONS: usize = 100_000;
@@ -75,25 +78,31 @@ pub enum Way {
         file: Arc<dyn HostFile>,
         /// Where in it.
         offset: u64,
+        /// All of it lies before the file's end, and it stays so.
+        within: bool,
         /// To be held until the bytes have been moved.
         passage: Passage,
     },
     /// To addresses that were never given away: they read as zeroes.
     Zeroes,
-    /// To a file that is just being cut: wait, then ask again.
+    /// To a file that is just being cut, or whose blocks should be looked for: wait, then ask again.
     Fenced(Wait),
     /// Nowhere, or where this is not granted.
     Refused,
 }
 
-/// A fence to wait at.
+/// What to wait for.
 #[derive(Debug)]
-pub struct Wait(Arc<Granted>);
+pub struct Wait(Arc<Granted>, Option<Arc<Learner>>);
 
 impl Wait {
-    /// Waits until the fence is gone.
+    /// Waits until the fence is gone, or looks for the blocks.
     pub fn wait(self) {
-        self.0.gate.wait();
+        let Self(granted, learner) = self;
+        match learner {
+            Some(learner) => learner.learn(&granted),
+            None => granted.gate().wait(),
+        }
     }
 }
 
@@ -107,63 +116,6 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn holds(self, address: u64) -> bool {
         address.checked_sub(self.address).is_some_and(|offset| offset < self.length)
-    }
-}
-
-/// A file of which something is granted.
-#[derive(Debug, Default)]
-pub(super) struct Granted {
-    gate: Gate,
-    files: RwLock<Files>,
-    /// Writes are granted. Looked at inside the gate.
-    writable: AtomicBool,
-    /// Written since it was last synced, and entered in `unsynced`.
-    pub(super) dirty: AtomicBool,
-    unsynced: Arc<Unsynced>,
-}
-
-/// The descriptors by which a granted file is reached.
-#[derive(Debug, Default)]
-struct Files {
-    reader: Option<Arc<dyn HostFile>>,
-    writer: Option<Arc<dyn HostFile>>,
-}
-
-impl Granted {
-    pub(super) fn gate(&self) -> &Gate {
-        &self.gate
-    }
-
-    fn new(unsynced: &Arc<Unsynced>) -> Arc<Self> {
-        Arc::new(Self { unsynced: Arc::clone(unsynced), ..Self::default() })
-    }
-
-    /// Notes a write that is complete. To be called inside the gate.
-    pub(super) fn set_dirty(self: &Arc<Self>) {
-        // A load first: many writes, one of which makes the difference.
-        if self.dirty.load(Ordering::SeqCst) {
-            return;
-        }
-        let file = {
-            let files = self.files.read();
-            // Rather that for reading: whoever wants to execute the file must not find it open for writing.
-            files.reader.clone().or_else(|| files.writer.clone())
-        };
-        if let Some(file) = file {
-            self.unsynced.enter(self, file);
-        }
-    }
-
-    fn file(&self, access: Access) -> Option<Arc<dyn HostFile>> {
-        let files = self.files.read();
-        match access {
-            Access::Read => files.reader.clone(),
-            Access::Write => files.writer.clone(),
-        }
-    }
-
-    fn access(&self) -> Access {
-        if self.writable.load(Ordering::Relaxed) { Access::Write } else { Access::Read }
     }
 }
 
@@ -186,6 +138,8 @@ pub struct Window {
     max_regions: usize,
     table: RwLock<Table>,
     unsynced: Arc<Unsynced>,
+    /// With the source `block`.
+    learner: Option<Arc<Learner>>,
 }
 
 impl Window {
@@ -203,7 +157,25 @@ impl Window {
             max_regions,
             table: RwLock::new(Table { next: FIRST, ..Table::default() }),
             unsynced: Arc::default(),
+            learner: None,
         }
+    }
+
+    /// The same where bytes of files are moved on this device itself, under the file system that all files are on, as far as their
+    /// blocks can be found ([`HostFile::blocks`]).
+    #[must_use]
+    pub fn over(self, volume: Volume) -> Self {
+        let volume = Arc::new(volume);
+        Self {
+            unsynced: Arc::new(Unsynced::over(Arc::clone(&volume))),
+            learner: Some(Arc::new(Learner::new(volume))),
+            ..self
+        }
+    }
+
+    /// The device of the source `block`.
+    pub fn volume(&self) -> Option<&Volume> {
+        self.learner.as_ref().map(|learner| &**learner.volume())
     }
 
     /// By what the guest recognises it.
@@ -249,17 +221,17 @@ impl Window {
             }
         };
         let (granted, places) =
-            by_key.entry(key).or_insert_with(|| (Granted::new(&self.unsynced), Vec::new()));
+            by_key.entry(key).or_insert_with(|| (self.new_granted(key, file), Vec::new()));
         if by_address.insert(place.address, (place, Arc::clone(granted))).is_none() {
             places.push(place);
         }
-        let mut files = granted.files.write();
-        files.reader.get_or_insert_with(|| Arc::clone(file));
-        if access == Access::Write {
-            files.writer.get_or_insert_with(|| Arc::clone(file));
-            granted.writable.store(true, Ordering::SeqCst);
-        }
+        granted.grant(file, access);
         Some(Region { offset: 0, length: place.length, address: place.address, access: granted.access() })
+    }
+
+    fn new_granted(&self, key: u64, file: &Arc<dyn HostFile>) -> Arc<Granted> {
+        let number = self.learner.as_ref().and_then(|_| file.blocks()).map(|file| file.number());
+        Granted::new(key, number, &self.unsynced)
     }
 
     /// What the file has now, around `position`.
@@ -272,21 +244,8 @@ impl Window {
 
     /// Takes the right to write away, and waits for requests in flight.
     pub fn end_writes(&self, key: u64) {
-        let Some(granted) = self.find(key).filter(|granted| granted.writable.load(Ordering::Relaxed)) else {
-            return;
-        };
-        // In this order: who enters behind the fence sees that writes are over.
-        granted.writable.store(false, Ordering::SeqCst);
-        granted.gate.fence();
-        let (writer, shared) = {
-            let mut files = granted.files.write();
-            let writer = files.writer.take();
-            let shared = writer.as_ref().zip(files.reader.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
-            (writer, shared)
-        };
-        granted.gate.open();
-        drop(writer);
-        if shared {
+        let Some(granted) = self.find(key).filter(|granted| granted.may_write()) else { return };
+        if granted.end_writes() {
             // Reads would keep the file open for writing.
             self.revoke(key);
         }
@@ -302,7 +261,7 @@ impl Window {
             }
             granted
         };
-        Self::end(&ended);
+        self.end(&ended);
     }
 
     /// Ends all regions of all files, and waits for requests in flight. Their addresses stay spent.
@@ -313,30 +272,70 @@ impl Window {
             std::mem::take(&mut table.by_key)
         };
         for (granted, _) in ended.values() {
-            Self::end(granted);
+            self.end(granted);
         }
     }
 
-    fn end(granted: &Granted) {
-        granted.gate.revoke();
-        *granted.files.write() = Files::default();
-        // Nobody is inside any more, so the mark is the last word.
-        if granted.dirty.load(Ordering::SeqCst) {
-            granted.unsynced.region_ended();
+    fn end(&self, granted: &Arc<Granted>) {
+        granted.end();
+        if let Some(learner) = &self.learner {
+            learner.forget(granted);
         }
     }
 
-    /// Lets no request of the window at the file `key`, and waits for those in flight, until the fence is dropped.
+    /// Lets no request of the window at the file `key`, and waits for those in flight, until the fence is dropped. For whoever
+    /// leaves the file's blocks where they are.
+    pub fn hold(&self, key: u64) -> Fence<'_> {
+        let (mut fence, granted) = self.announce(key, None);
+        fence.raise(granted, false);
+        fence
+    }
+
+    /// The same for whoever changes what the file consists of: its blocks are forgotten.
     pub fn fence(&self, key: u64) -> Fence<'_> {
-        let granted = {
+        let (mut fence, granted) = self.announce(key, None);
+        fence.raise(granted, true);
+        fence
+    }
+
+    /// The same for all regions of the file that has this number on the device: a guest can have a file by several keys.
+    pub fn fence_file(&self, key: u64, number: u64) -> Fence<'_> {
+        let (mut fence, granted) = self.announce(key, Some(number));
+        fence.raise(granted, true);
+        fence
+    }
+
+    /// A fence that stands nowhere yet, and where it has to. From here on the file gets no first region, and nobody else learns of its
+    /// blocks.
+    fn announce(&self, key: u64, number: Option<u64>) -> (Fence<'_>, Vec<Arc<Granted>>) {
+        let number = number.filter(|_| self.learner.is_some());
+        let own = {
             let mut table = self.table.write();
             *table.fences.entry(key).or_default() += 1;
             table.by_key.get(&key).map(|(granted, _)| Arc::clone(granted))
         };
-        if let Some(granted) = &granted {
-            granted.gate.fence();
+        let fence = Fence { window: self, key, number, granted: Vec::new() };
+        let mut granted = Vec::from_iter(own);
+        if let Some((learner, number)) = self.learner.as_ref().zip(number) {
+            for other in learner.change(number) {
+                if !granted.iter().any(|granted| Arc::ptr_eq(granted, &other)) {
+                    granted.push(other);
+                }
+            }
         }
-        Fence { window: self, key, granted }
+        (fence, granted)
+    }
+
+    /// The next write to the file `key` on its blocks sets its times, whatever they are.
+    pub fn times_were_set(&self, key: u64) {
+        if let Some(granted) = self.learner.as_ref().and_then(|_| self.find(key)) {
+            granted.progress.unstamp();
+        }
+    }
+
+    /// Whether anything is granted.
+    pub fn is_used(&self) -> bool {
+        !self.table.read().by_key.is_empty()
     }
 
     fn find(&self, key: u64) -> Option<Arc<Granted>> {
@@ -354,15 +353,56 @@ impl Window {
         }
         let passage = match Passage::enter(&granted) {
             Ok(passage) => passage,
-            Err(Closed::Fenced) => return Way::Fenced(Wait(granted)),
+            Err(Closed::Fenced) => return Way::Fenced(Wait(granted, None)),
             Err(Closed::Revoked) => return Way::Refused,
         };
-        if access == Access::Write && !granted.writable.load(Ordering::SeqCst) {
+        if access == Access::Write && !granted.may_write() {
             return Way::Refused;
         }
-        match granted.file(access) {
-            Some(file) => Way::Inside { file, offset, passage },
-            None => Way::Refused,
+        let Some(Found { file, on_device }) = granted.find(access, offset, len) else { return Way::Refused };
+        let blocks = self.learner.as_ref().filter(|_| !on_device && granted.number().is_some());
+        if let Some(learner) = blocks.filter(|_| granted.progress.missed()) {
+            drop(passage);
+            return Way::Fenced(Wait(granted, Some(Arc::clone(learner))));
+        }
+        if on_device && access == Access::Write && granted.progress.stamp(&*file).is_err() {
+            return Way::Refused;
+        }
+        Way::Inside { file, offset, within: on_device, passage }
+    }
+
+    /// Where a change of `len` bytes at `address` leads that moves blocks, with nobody else in the file until the answer is
+    /// dropped. None where [`enter`](Self::enter) refuses a write. May wait.
+    pub fn enter_alone(&self, address: u64, len: u64) -> Option<Alone<'_>> {
+        loop {
+            let (place, granted) = self.at(address)?;
+            let offset = address - place.address;
+            if len > place.length - offset || !granted.may_write() {
+                return None;
+            }
+            let (mut fence, mut others) = self.announce(granted.key(), granted.number());
+            let Some(number) = granted.gate().fence_alone() else {
+                drop(fence);
+                if granted.gate().is_revoked() {
+                    return None;
+                }
+                granted.gate().wait();
+                continue;
+            };
+            granted.displace();
+            fence.granted.push(Arc::clone(&granted));
+            others.retain(|other| !Arc::ptr_eq(other, &granted));
+            fence.raise(others, true);
+            let passage = Passage::behind(&granted)?;
+            let mut alone = false;
+            granted.gate().if_undisturbed(number, || alone = true);
+            if !alone {
+                // Somebody else's fence, which was there before this could be seen inside.
+                drop((passage, fence));
+                continue;
+            }
+            let file = granted.writer().filter(|_| granted.may_write())?;
+            return Some(Alone { file, offset, passage, _fence: fence });
         }
     }
 
@@ -394,19 +434,47 @@ impl Window {
     }
 }
 
+/// A file with nobody in it but whoever has this.
+#[derive(Debug)]
+pub struct Alone<'a> {
+    /// The file, by way of its file system.
+    pub file: Arc<dyn HostFile>,
+    /// Where in it.
+    pub offset: u64,
+    /// Of the one who is inside.
+    pub passage: Passage,
+    _fence: Fence<'a>,
+}
+
 /// A file that no request of the window reaches while this lives.
 #[derive(Debug)]
 #[must_use]
 pub struct Fence<'a> {
     window: &'a Window,
     key: u64,
-    granted: Option<Arc<Granted>>,
+    /// Of the file on the device.
+    number: Option<u64>,
+    granted: Vec<Arc<Granted>>,
+}
+
+impl Fence<'_> {
+    /// Keeps everybody out of these, too.
+    fn raise(&mut self, granted: Vec<Arc<Granted>>, changes: bool) {
+        for granted in granted {
+            granted.gate().fence();
+            if changes {
+                granted.displace();
+            }
+            self.granted.push(granted);
+        }
+    }
 }
 
 impl Drop for Fence<'_> {
     fn drop(&mut self) {
-        if let Some(granted) = &self.granted {
-            granted.gate.open();
+        self.granted.iter().for_each(|granted| granted.gate().open());
+        if let Some((learner, number)) = self.window.learner.as_ref().zip(self.number) {
+            learner.changed(number);
         }
         if let Entry::Occupied(mut fences) = self.window.table.write().fences.entry(self.key) {
             *fences.get_mut() -= 1;

@@ -35,6 +35,14 @@ impl Target {
             None => Ok(Self::Path(fs.path_fd(&fs.node(node)?)?)),
         }
     }
+
+    /// The file, also where the guest has forgotten the node but not the open.
+    fn inode(&self, fs: &Passthrough, node: NodeId) -> Result<Arc<Inode>> {
+        match self {
+            Self::Open(open) => Ok(Arc::clone(open.inode())),
+            Self::Path(_) => fs.node(node),
+        }
+    }
 }
 
 impl AsFd for Target {
@@ -112,6 +120,10 @@ pub(super) fn setattr(fs: &Passthrough, node: NodeId, set: &SetAttr) -> Result<A
     }
     if let Some(mode) = set.mode {
         let mode = Mode::from_bits_truncate(mode & 0o7777);
+        // A file with set-ID bits is written only where they are cleared.
+        let gives_id = mode.intersects(Mode::SUID | Mode::SGID);
+        let _fence =
+            gives_id.then(|| target.inode(fs, node)).transpose()?.map(|inode| fs.fence_blocks(&inode));
         match &target {
             Target::Open(fd) => fchmod(fd, mode)?,
             Target::Path(fd) => {
@@ -132,6 +144,7 @@ pub(super) fn setattr(fs: &Passthrough, node: NodeId, set: &SetAttr) -> Result<A
                 utimensat(&fs.proc_self_fd, DecInt::from_fd(fd).as_c_str(), &times, AtFlags::empty())?;
             }
         }
+        fs.times_were_set(node);
     }
     examine(fs, &target, AtFlags::empty(), STATX_MASK)
 }
@@ -140,10 +153,11 @@ fn truncate(fs: &Passthrough, node: NodeId, target: &Target, size: u64) -> Resul
     if i64::try_from(size).is_err() {
         return Err(Errno::FBIG);
     }
+    let inode = target.inode(fs, node)?;
     let _fence = if size < host_statx(target, c"", AtFlags::EMPTY_PATH, StatxFlags::SIZE)?.stx_size {
-        fs.fence_to_free(node)?
+        fs.fence_to_free(&inode)?
     } else {
-        fs.fence(node)
+        fs.fence(&inode)
     };
     if let Target::Open(fd) = target {
         match ftruncate(fd, size) {
@@ -152,7 +166,7 @@ fn truncate(fs: &Passthrough, node: NodeId, target: &Target, size: u64) -> Resul
             answer => return answer,
         }
     }
-    let inode: Arc<Inode> = fs.node(node)?;
+    let inode = fs.node(node)?;
     ftruncate(fs.reopen(&inode, OFlags::WRONLY)?, size)
 }
 

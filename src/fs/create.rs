@@ -204,7 +204,7 @@ fn open_existing(
         let inode = fs.node(entry.node)?;
         let path = fs.path_fd(&inode)?;
         let _credentials = credentials::assume_strictly(fs, caller, new.extensions.supplementary_group)?;
-        let _fence = flags.contains(OFlags::TRUNC).then(|| fs.fence_to_free(entry.node)).transpose()?;
+        let _fence = flags.contains(OFlags::TRUNC).then(|| fs.fence_to_free(&inode)).transpose()?;
         let fd = fs.reopen_path(&inode, &path, flags)?;
         if flags.contains(OFlags::TRUNC) {
             xattr::drop_renamed_capabilities(fs, &fd)?;

@@ -34,7 +34,7 @@ impl FileSystem for Passthrough {
     }
 
     fn may_wait_for_names(&self) -> bool {
-        self.extents().is_some_and(Extents::is_on_device)
+        self.extents().is_some_and(Extents::guards_names)
     }
 
     fn may_wait_for_map(&self, node: NodeId) -> bool {

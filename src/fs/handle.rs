@@ -77,11 +77,16 @@ pub(super) enum Handle {
 }
 
 impl Handle {
-    fn node(&self) -> NodeId {
+    /// The file or directory.
+    pub(super) fn inode(&self) -> &Arc<Inode> {
         match self {
-            Self::File(file) => file.inode.node(),
-            Self::Directory(directory) => directory.inode.node(),
+            Self::File(file) => &file.inode,
+            Self::Directory(directory) => &directory.inode,
         }
+    }
+
+    fn node(&self) -> NodeId {
+        self.inode().node()
     }
 }
 

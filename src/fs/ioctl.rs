@@ -81,6 +81,8 @@ pub(super) fn ioctl(
                 return Err(Errno::INVAL);
             }
             let wanted = word(input, 0)?;
+            // Some of them say who may write, and some where bytes lie.
+            let _fence = fs.fence_blocks(file.inode());
             let file = file.as_fd();
             permit(sys_io::get_flags(file)? ^ wanted, FLAGS)?;
             sys_io::set_flags(file, wanted)?;
@@ -94,6 +96,7 @@ pub(super) fn ioctl(
         FSSETXATTR => {
             fs.writable()?;
             let wanted: &[u8; FSXATTR_SIZE] = input.try_into().map_err(|_| Errno::INVAL)?;
+            let _fence = fs.fence_blocks(file.inode());
             let file = file.as_fd();
             let current = sys_io::get_fsxattr(file)?;
             // struct fsxattr: fsx_xflags, fsx_extsize, fsx_nextents, fsx_projid, ...

@@ -45,7 +45,7 @@ pub(super) fn open(
     }
     let vacancy = fs.handles.vacancy()?;
     let descriptor = {
-        let _fence = host.contains(OFlags::TRUNC).then(|| fs.fence_to_free(node)).transpose()?;
+        let _fence = host.contains(OFlags::TRUNC).then(|| fs.fence_to_free(&inode)).transpose()?;
         reader::open(fs, &inode, host)?
     };
     if host.contains(OFlags::TRUNC) {

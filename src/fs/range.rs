@@ -49,7 +49,7 @@ pub(super) fn fallocate(
         return Err(Errno::OPNOTSUPP);
     }
     // Who is told that it cannot be done writes zeroes instead, which can.
-    let fence = || fs.fence_to_free(node).map_err(|_| Errno::OPNOTSUPP);
+    let fence = || fs.fence_to_free(&file.inode).map_err(|_| Errno::OPNOTSUPP);
     let takes_space = !mode.intersects(
         FallocateFlags::PUNCH_HOLE | FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE,
     );
@@ -105,7 +105,7 @@ pub(super) fn copy_file_range(fs: &Passthrough, node: NodeId, range: &CopyRange)
     check_end(range.offset_out, len)?;
     let (mut from, mut to) = (range.offset_in, range.offset_out);
     let len = usize::try_from(len).map_err(|_| Errno::INVAL)?;
-    let _fence = fs.fence(range.node_out);
+    let _fences = fs.fence_copy(&source.inode, &target.inode);
     let copied = host_copy(&source.fd, Some(&mut from), &target.fd, Some(&mut to), len)?;
     u64::try_from(copied).map_err(|_| Errno::OVERFLOW)
 }

@@ -17,13 +17,14 @@ use crate::fuse::{Fh, NodeId, Result, StatFs};
 /// `EBADF`: no such handle; else the host's, such as `EIO` for data that was lost.
 pub(super) fn fsync(fs: &Passthrough, node: NodeId, fh: Fh, datasync: bool) -> Result<()> {
     let file = fs.handles.file(node, fh)?;
-    // What the guest wrote past the host's file system is in the device's cache, and in no time of the file.
-    let pinned = fs.extents().zip(file.pin.get());
-    if let Some((extents, pin)) = pinned {
+    // What was written past the host's file system is in the device's cache, and perhaps in no time of the file.
+    let extents = fs.extents();
+    if let Some((extents, pin)) = extents.zip(file.pin.get()) {
         extents.touch_written(node, pin);
     }
     let outcome = sync(&file.fd, datasync);
-    let outcome = outcome.and_then(|()| pinned.map_or(Ok(()), |(extents, _)| extents.flush_device()));
+    // Whether the file is pinned now or not: it may have been.
+    let outcome = outcome.and_then(|()| extents.map_or(Ok(()), Extents::flush_device));
     file.heard.as_ref().map_or(outcome, |heard| file.inode.write_errors.tell(heard, outcome))
 }
 

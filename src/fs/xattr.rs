@@ -54,7 +54,10 @@ pub(super) fn setxattr(
     check_enabled(fs)?;
     let (name, value) = to_host(fs, name, value)?;
     let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-    let fd = fs.path_fd(&fs.node(node)?)?;
+    let inode = fs.node(node)?;
+    let fd = fs.path_fd(&inode)?;
+    // A file with capabilities is written only where they are taken away.
+    let _fence = (*name == *CAPABILITY).then(|| fs.fence_blocks(&inode));
     thread::prepare(fs)?;
     host_set(DecInt::from_fd(&fd).as_c_str(), &*name, &value, flags)?;
     if kill_sgid && *name == *ACL_ACCESS {

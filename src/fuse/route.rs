@@ -77,7 +77,7 @@ impl<F: FileSystem> Route<F> {
             opcode::FLUSH => either(0, host, files::flush),
             opcode::RELEASE => either(0, close, files::release),
             opcode::FSYNC => blocking(0, files::fsync),
-            opcode::IOCTL => inline(size_of::<abi::IoctlOut>(), files::ioctl),
+            opcode::IOCTL => either(size_of::<abi::IoctlOut>(), what_it_is, files::ioctl),
 
             opcode::OPENDIR => inline(OPEN, directories::opendir),
             opcode::READDIR => either(0, host, directories::readdir),
@@ -85,7 +85,7 @@ impl<F: FileSystem> Route<F> {
             opcode::RELEASEDIR => inline(0, directories::releasedir),
             opcode::FSYNCDIR => blocking(0, directories::fsyncdir),
 
-            opcode::SETXATTR => inline(0, xattr::setxattr),
+            opcode::SETXATTR => either(0, what_it_is, xattr::setxattr),
             opcode::GETXATTR => inline(0, xattr::getxattr),
             opcode::LISTXATTR => inline(0, xattr::listxattr),
             opcode::REMOVEXATTR => inline(0, xattr::removexattr),
@@ -155,7 +155,12 @@ fn close<F: FileSystem>(fs: &F, request: &Request<'_>) -> bool {
 
 /// SETATTR.
 fn set<F: FileSystem>(fs: &F, request: &Request<'_>) -> bool {
-    past_fuse(fs, request, attributes::resizes)
+    past_fuse(fs, request, attributes::changes_writes)
+}
+
+/// IOCTL, SETXATTR: what a file is that is read and written past FUSE.
+fn what_it_is<F: FileSystem>(fs: &F, request: &Request<'_>) -> bool {
+    past_fuse(fs, request, |_| true)
 }
 
 /// OPEN.

@@ -1,8 +1,9 @@
 //! The window: a virtio block device (virtio 1.2, section 5.2) whose addresses stand for files of the share.
 //!
 //! What a request means is `docs/extent-protocol.md`. It becomes one read(2) or write(2) of the host file, past the
-//! page cache where the alignment allows it. A write is looked at against the file's size first, because pwrite(2) would make
-//! the file longer; whoever makes a file shorter through FUSE fences its region meanwhile.
+//! page cache where the alignment allows it; or of the device under it, where that is wanted and the file's blocks are known. A write
+//! is looked at against the file's size first, because pwrite(2) would make the file longer; whoever makes a file shorter
+//! through FUSE fences its region meanwhile.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use super::Device;
-use crate::extents::{Access, HostFile, Way, Window};
+use crate::extents::{Access, Alone, HostFile, Way, Window};
 use crate::fuse::{Direction, Transfer};
 use crate::ring::{Outcome, Respond, Service, Wait};
 use crate::sandbox::Role;
@@ -177,8 +178,8 @@ impl WindowService {
             return answer(reply, IOERR);
         }
         match self.0.enter(address, bytes.into(), access) {
-            Way::Inside { file, offset, passage } => {
-                if direction == Direction::Write && !ends_within(&*file, offset, bytes.into()) {
+            Way::Inside { file, offset, within, passage } => {
+                if direction == Direction::Write && !within && !ends_within(&*file, offset, bytes.into()) {
                     return answer(reply, IOERR);
                 }
                 Outcome::Transfer(Transfer {
@@ -216,24 +217,18 @@ impl WindowService {
             return IOERR;
         };
         let len = u64::from(sectors) * SECTOR;
-        loop {
-            return match self.0.enter(address, len, Access::Write) {
-                Way::Inside { file, offset, passage } if ends_within(&*file, offset, len) => {
-                    let how = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
-                    let done = fallocate(file.buffered(), how | FallocateFlags::KEEP_SIZE, offset, len);
-                    passage.wrote();
-                    match done {
-                        Ok(()) => OK,
-                        Err(Errno::OPNOTSUPP | Errno::NOSYS) => UNSUPP,
-                        Err(_) => IOERR,
-                    }
-                }
-                Way::Fenced(fence) => {
-                    fence.wait();
-                    continue;
-                }
-                _ => IOERR,
-            };
+        let Some(alone) = self.0.enter_alone(address, len) else { return IOERR };
+        let Alone { file, offset, passage, .. } = &alone;
+        if !ends_within(&**file, *offset, len) {
+            return IOERR;
+        }
+        let how = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
+        let done = fallocate(file.buffered(), how | FallocateFlags::KEEP_SIZE, *offset, len);
+        passage.wrote();
+        match done {
+            Ok(()) => OK,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => UNSUPP,
+            Err(_) => IOERR,
         }
     }
 

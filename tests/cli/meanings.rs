@@ -166,28 +166,33 @@ const MEANINGS: &[(&str, Change)] = &[
     ("--log-level trace", |o| o.log.level = LogLevel::Trace),
     ("--log-level off", |o| o.log.level = LogLevel::Off),
     ("--window-socket /run/window.sock", |o| {
-        o.window = Some(Window { socket: "/run/window.sock".into(), serial: None, queues: 64 });
+        o.window = Some(Window { socket: "/run/window.sock".into(), serial: None, queues: 64, device: None });
     }),
     ("--window-socket w --extent-dialect private", |o| {
-        o.window = Some(Window { socket: "w".into(), serial: None, queues: 64 });
+        o.window = Some(Window { socket: "w".into(), serial: None, queues: 64, device: None });
     }),
     ("--window-socket w --extent-dialect=rfc2025", |o| {
-        o.window = Some(Window { socket: "w".into(), serial: None, queues: 64 });
+        o.window = Some(Window { socket: "w".into(), serial: None, queues: 64, device: None });
         o.share.extent_dialect = ExtentDialect::Rfc2025;
     }),
     ("--window-socket w --window-serial a-disk.1", |o| {
-        o.window = Some(Window { socket: "w".into(), serial: Some("a-disk.1".into()), queues: 64 });
+        o.window =
+            Some(Window { socket: "w".into(), serial: Some("a-disk.1".into()), queues: 64, device: None });
     }),
     ("--window-socket w --queues 3", |o| {
         o.device.queues = 3;
-        o.window = Some(Window { socket: "w".into(), serial: None, queues: 3 });
+        o.window = Some(Window { socket: "w".into(), serial: None, queues: 3, device: None });
     }),
     ("--extent-source file", |_| ()),
     ("--extent-source device --device /dev/vdb --window-serial a-disk.1", |o| {
         o.extent_device = Some(ExtentDevice { path: "/dev/vdb".into(), serial: "a-disk.1".into() });
     }),
+    ("--extent-source block --device /dev/vdb --window-socket w", |o| {
+        let device = Some("/dev/vdb".into());
+        o.window = Some(Window { socket: "w".into(), serial: None, queues: 64, device });
+    }),
     ("--window-socket w --window-queues 2", |o| {
-        o.window = Some(Window { socket: "w".into(), serial: None, queues: 2 });
+        o.window = Some(Window { socket: "w".into(), serial: None, queues: 2, device: None });
     }),
     ("--syslog", |o| o.log.syslog = true),
     ("-d", |o| o.log.level = LogLevel::Debug),

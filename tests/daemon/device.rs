@@ -12,19 +12,19 @@ use super::{command, directory, modes, needs_root};
 
 const EXTENT_DEVICE: u32 = 4088;
 /// Of the upper word. Without it no open makes a file direct.
-const DIRECT_IO_ALLOW_MMAP: u32 = 1 << 4;
+pub(super) const DIRECT_IO_ALLOW_MMAP: u32 = 1 << 4;
 
 #[repr(align(4096))]
 struct Block([u8; 4096]);
 
 /// An ext4 on a loop device, mounted; both end with it.
-struct Disk {
-    device: String,
+pub(super) struct Disk {
+    pub(super) device: String,
     mounted: PathBuf,
 }
 
 impl Disk {
-    fn on(mounted: PathBuf, image: PathBuf) -> Option<Self> {
+    pub(super) fn on(mounted: PathBuf, image: PathBuf) -> Option<Self> {
         let run = |program: &str, args: &[&str]| {
             let output = Command::new(program).args(args).output().ok().filter(|run| run.status.success())?;
             Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())

@@ -9,6 +9,7 @@
     clippy::panic
 )]
 
+mod block;
 mod connections;
 mod device;
 mod engines;

@@ -106,8 +106,13 @@ fn a_device_that_is_not_under_the_share_is_refused() {
         (place.path().join("missing"), "cannot open it"),
     ] {
         let device = device.to_str().expect("path").to_owned();
-        let options = ["--extent-source", "device", "--window-serial", "a-disk", "--device", &device];
-        let line = refusal(super::command(place.path(), &options));
-        assert!(line.starts_with(&format!("--device {device}: {why}")), "{line}");
+        let window = place.path().join("window").to_str().expect("path").to_owned();
+        for [source, option, value] in
+            [["device", "--window-serial", "a-disk"], ["block", "--window-socket", &window]]
+        {
+            let options = ["--extent-source", source, option, value, "--device", &device];
+            let line = refusal(super::command(place.path(), &options));
+            assert!(line.starts_with(&format!("--device {device}: {why}")), "{line}");
+        }
     }
 }

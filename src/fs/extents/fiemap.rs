@@ -102,6 +102,47 @@ pub(super) fn find(file: BorrowedFd<'_>, position: u64, bounds: Bounds) -> Resul
     Ok(around(&extents, position, bounds))
 }
 
+/// All runs of the file from its beginning on, in whole multiples of `unit` (a power of two, and of the device's block), but not many
+/// more than `most`. The file is written to the device first.
+///
+/// # Errors
+/// The host's file system does not know.
+pub(super) fn all(file: BorrowedFd<'_>, bounds: Bounds, unit: u64, most: usize) -> Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    let (mut start, mut seen) = (0, 0);
+    while start < bounds.end && runs.len() < most && seen < MOST {
+        let extents = sys_io::fiemap(file, start, bounds.end - start, true)?;
+        seen += extents.len();
+        append(&mut runs, &extents, bounds);
+        let full = extents.len() == FIEMAP_EXTENTS;
+        let Some(last) = extents.last().filter(|last| full && last.flags & LAST == 0) else { break };
+        let next = last.logical.saturating_add(last.length);
+        if next <= start {
+            break;
+        }
+        start = next;
+    }
+    Ok(runs.into_iter().filter_map(|run| whole_units(run, unit)).collect())
+}
+
+/// Adds what of some extents may be told to the runs before them.
+fn append(runs: &mut Vec<Run>, extents: &[FiemapExtent], bounds: Bounds) {
+    for piece in extents.iter().filter_map(|extent| piece(extent, bounds)) {
+        match runs.last_mut() {
+            Some(run) if run.is_followed_by(&piece) => run.length += piece.length,
+            _ => runs.push(piece),
+        }
+    }
+}
+
+/// What of a run is in whole units of the file. A page of the host's cache is then either in it or not.
+fn whole_units(run: Run, unit: u64) -> Option<Run> {
+    let offset = run.offset.checked_next_multiple_of(unit)?;
+    let end = run.offset.checked_add(run.length)?;
+    let length = (end - end % unit).checked_sub(offset).filter(|length| *length > 0)?;
+    Some(Run { offset, length, address: run.address?.checked_add(offset - run.offset) })
+}
+
 /// The run around a position, of extents in their order.
 fn around(extents: &[FiemapExtent], position: u64, bounds: Bounds) -> Run {
     let Bounds { block, end, .. } = bounds;
@@ -175,6 +216,19 @@ mod tests {
         assert_eq!(around(&extents, 13 * K, BOUNDS), fuse(13 * K, 3 * K));
         assert_eq!(around(&extents, 17 * K, BOUNDS), mapped(16 * K, 4 * K, 508 * K));
         assert_eq!(around(&extents, 20 * K, BOUNDS), fuse(20 * K, (1 << 20) - 20 * K));
+    }
+
+    #[test]
+    fn runs_are_joined_and_cut_to_whole_units() {
+        let mut runs = Vec::new();
+        append(&mut runs, &[extent(0, 400 * K, 3 * K, 0), extent(3 * K, 403 * K, 4 * K, MERGED)], BOUNDS);
+        append(&mut runs, &[extent(7 * K, 407 * K, 2 * K, 0), extent(9 * K, 500 * K, 3 * K, 0x800)], BOUNDS);
+        append(&mut runs, &[extent(13 * K, 600 * K, 20 * K, LAST)], BOUNDS);
+        assert_eq!(runs, [mapped(0, 9 * K, 400 * K), mapped(13 * K, 20 * K, 600 * K)]);
+        let cut: Vec<_> = runs.into_iter().filter_map(|run| whole_units(run, 4 * K)).collect();
+        assert_eq!(cut, [mapped(0, 8 * K, 400 * K), mapped(16 * K, 16 * K, 603 * K)]);
+        assert_eq!(whole_units(mapped(K, 6 * K, 0), 4 * K), None);
+        assert_eq!(whole_units(fuse(0, 8 * K), 4 * K).and_then(|run| run.address), None);
     }
 
     #[test]

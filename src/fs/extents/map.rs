@@ -9,8 +9,9 @@ use rustix::io::Errno;
 use rustix::path::DecInt;
 
 use super::files::State;
+use super::pin::{Ground, Pin};
 use super::{DEVICE, Extents, FAR, Seat, Source, fiemap, report};
-use crate::extents::{Access, Region, Volume, Window};
+use crate::extents::{Access, Identity, Locate, Location, Region, Volume, Window};
 use crate::fs::handle::OpenFile;
 use crate::fs::{Passthrough, io};
 use crate::fuse::{
@@ -23,7 +24,31 @@ use crate::fuse::{
 struct RegionFile {
     buffered: OwnedFd,
     direct: Option<DirectFile>,
+    blocks: Option<RegionBlocks>,
     _seat: Seat,
+}
+
+/// A file of the window's whose bytes may be moved on the device: as long as it is pinned, nobody reads or writes it by way of the host's
+/// page cache.
+#[derive(Debug)]
+struct RegionBlocks {
+    pin: Arc<Pin>,
+    ino: u64,
+    ground: Ground,
+}
+
+impl Locate for RegionBlocks {
+    fn number(&self) -> u64 {
+        self.ino
+    }
+
+    fn locate(&self) -> Option<Location> {
+        self.pin.locate(self.ground)
+    }
+
+    fn drop_cache(&self) {
+        self.pin.drop_cache();
+    }
 }
 
 impl HostFile for RegionFile {
@@ -33,6 +58,11 @@ impl HostFile for RegionFile {
 
     fn direct(&self) -> Option<&DirectFile> {
         self.direct.as_ref()
+    }
+
+    fn blocks(&self) -> Option<&dyn Locate> {
+        let blocks = self.blocks.as_ref()?;
+        Some(blocks)
     }
 }
 
@@ -168,7 +198,7 @@ impl Question<'_> {
     }
 
     fn give(&mut self, window: &Window, access: Access) -> Option<Region> {
-        let file = self.open(access).ok()?;
+        let file = self.open(window, access).ok()?;
         let region = window.grant(self.node.0, &file, self.size, self.request.position, access)?;
         self.state.grant(access);
         Some(region)
@@ -178,7 +208,7 @@ impl Question<'_> {
     ///
     /// # Errors
     /// `ENFILE`: the window has too many. The host's: more may be wanted here than the guest's open was for.
-    fn open(&self, access: Access) -> Result<Arc<dyn HostFile>> {
+    fn open(&self, window: &Window, access: Access) -> Result<Arc<dyn HostFile>> {
         let Self { fs, extents, open, .. } = self;
         let seat = extents.seats.take()?;
         let access = match access {
@@ -192,6 +222,18 @@ impl Question<'_> {
             Err(shortage @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(shortage),
             opened => opened.ok().flatten(),
         };
-        Ok(Arc::new(RegionFile { buffered, direct, _seat: seat }))
+        let blocks = self.blocks(window).filter(|_| direct.is_some());
+        Ok(Arc::new(RegionFile { buffered, direct, blocks, _seat: seat }))
+    }
+
+    /// The file as one whose blocks may be known. It is pinned then, and stays so for as long as it has a region.
+    fn blocks(&self, window: &Window) -> Option<RegionBlocks> {
+        let Self { fs, extents, open, .. } = self;
+        let volume = window.volume()?;
+        let pin = self.state.pin.clone().filter(|pin| pin.holds(fs, &extents.seats, open))?;
+        let Identity { size, logical_block, read_only, .. } = *volume.identity();
+        let read_only = read_only || fs.config.read_only;
+        let ground = Ground { number: volume.number(), block: logical_block.into(), size, read_only };
+        Some(RegionBlocks { pin, ino: open.inode.ino(), ground })
     }
 }

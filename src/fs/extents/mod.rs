@@ -9,6 +9,9 @@
 //! nobody is between the guest and the blocks, and nothing can be fenced. So the blocks of a file of which something
 //! was told stay that file's until its last close: what would free or move them is refused.
 //!
+//! With `--extent-source block` records lead to the window, and the window moves bytes of pinned files on that device itself,
+//! where it knows their blocks. Whoever frees or moves blocks fences the file before, and then the window knows them no more.
+//!
 //! All of it costs a mount nothing that did not agree upon extents: [`Passthrough::extents`] is the one door.
 
 mod fiemap;
@@ -27,6 +30,7 @@ use rustix::io::Errno;
 
 use super::Passthrough;
 use super::handle::OpenFile;
+use super::inode::Inode;
 use crate::extents::{self, Access, Identity, Volume, Window};
 use crate::fuse::abi::extents::FUSE_EXTENTS;
 use crate::fuse::abi::rfc2025::FUSE_IOMAP;
@@ -96,20 +100,48 @@ impl Passthrough {
     }
 
     /// Keeps the window off a file while an operation changes its size, or what it consists of. May wait.
-    pub(super) fn fence(&self, node: NodeId) -> Option<Fence<'_>> {
+    pub(super) fn fence(&self, inode: &Inode) -> Option<Fence<'_>> {
         let Extents { source, files, .. } = self.extents()?;
+        let node = inode.node();
         let claim = files.claim(node);
-        Some(Fence { _window: source.window().map(|window| window.fence(node.0)), _claim: claim })
+        let window = source.window().map(|window| window.fence_file(node.0, inode.ino()));
+        Some(Fence { _window: window, _claim: claim })
+    }
+
+    /// The same for an operation that matters only where the window knows blocks of files. May wait.
+    pub(super) fn fence_blocks(&self, inode: &Inode) -> Option<Fence<'_>> {
+        self.extents()?.source.window_on_blocks().and_then(|_| self.fence(inode))
+    }
+
+    /// The same for both files of a copy, or only for the one that is written where the other can be read at any time.
+    pub(super) fn fence_copy(&self, source: &Inode, target: &Inode) -> [Option<Fence<'_>>; 2] {
+        if source.node() == target.node() {
+            return [self.fence(target), None];
+        }
+        // Of two copies that meet the one waits for the other, and not each for each.
+        if source.node().0 < target.node().0 {
+            [self.fence_blocks(source), self.fence(target)]
+        } else {
+            [self.fence(target), self.fence_blocks(source)]
+        }
+    }
+
+    /// Notes that the times of a file were set to what the guest wanted.
+    pub(super) fn times_were_set(&self, node: NodeId) {
+        if let Some(window) = self.extents().and_then(|extents| extents.source.window()) {
+            window.times_were_set(node.0);
+        }
     }
 
     /// The same for an operation after which blocks of the file may be another's, or hold something else.
     ///
     /// # Errors
     /// `EBUSY`: the guest was told where they are, and has the file open yet.
-    pub(super) fn fence_to_free(&self, node: NodeId) -> Result<Option<Fence<'_>>> {
+    pub(super) fn fence_to_free(&self, inode: &Inode) -> Result<Option<Fence<'_>>> {
         let Some(extents) = self.extents().filter(|extents| extents.is_on_device()) else {
-            return Ok(self.fence(node));
+            return Ok(self.fence(inode));
         };
+        let node = inode.node();
         let (times, pause) = PATIENCE;
         for _ in 0..times {
             let claim = extents.files.claim(node);
@@ -124,7 +156,7 @@ impl Passthrough {
 }
 
 /// Keeps the file with this name, if there is one, from being told of while it may lose its last name: its blocks would be
-/// free as soon as the daemon ends, of which the guest's disk knows nothing.
+/// free as soon as the daemon ends, of which the guest's disk, or a request that the window had in flight, knows nothing.
 ///
 /// # Errors
 /// `EBUSY`, as for [`Passthrough::fence_to_free`].
@@ -133,13 +165,15 @@ pub(super) fn fence_name<'a>(
     parent: NodeId,
     name: Name<'_>,
 ) -> Result<Option<Fence<'a>>> {
-    if !fs.extents().is_some_and(Extents::is_on_device) {
+    if !fs.extents().is_some_and(Extents::guards_names) {
         return Ok(None);
     }
     let Ok(entry) = fs.lookup_child(&fs.node(parent)?, name) else { return Ok(None) };
-    let fence = fs.fence_to_free(entry.node);
+    let inode = fs.node(entry.node);
+    // Before the fence: where the guest has forgotten the file meanwhile, this waits for fences.
     fs.forget(entry.node, 1);
-    fence
+    let inode = inode?;
+    fs.fence_to_free(&inode)
 }
 
 impl Source {
@@ -147,6 +181,14 @@ impl Source {
         match self {
             Self::Window(window) => Some(window),
             Self::Device(_) => None,
+        }
+    }
+
+    /// The window, where it knows blocks of files.
+    fn window_on_blocks(&self) -> Option<Arc<Window>> {
+        match self {
+            Self::Window(window) if window.volume().is_some() => Some(Arc::clone(window)),
+            Self::Window(_) | Self::Device(_) => None,
         }
     }
 
@@ -179,9 +221,25 @@ impl Extents {
         matches!(self.source, Source::Device(_))
     }
 
+    /// Whether bytes of direct files may be moved on the device under the share, past its file system.
+    fn pins(&self) -> bool {
+        match &self.source {
+            Source::Window(window) => window.volume().is_some(),
+            Source::Device(_) => true,
+        }
+    }
+
+    /// Whether a file may not lose its name just so.
+    pub(super) fn guards_names(&self) -> bool {
+        match &self.source {
+            Source::Window(window) => window.volume().is_some() && window.is_used(),
+            Source::Device(_) => true,
+        }
+    }
+
     /// Counts an open in, of a file that is in the direct mode or not. Before the guest can know of it.
     pub(super) fn opened(&self, file: &Arc<OpenFile>, direct: bool) {
-        self.files.open(file, direct && self.is_on_device());
+        self.files.open(file, direct && self.pins());
     }
 
     /// Counts an open out, and ends what it was the last reason for. May wait, where the file has a region.
@@ -229,20 +287,21 @@ impl Extents {
         self.is_on_device() || self.files.look(node, |state| state.claimed)
     }
 
-    /// Notes on the host that the guest may have written to the file.
+    /// Notes on the host that the guest may have written to the file. (The window does that by itself.)
     pub(super) fn touch_written(&self, node: NodeId, pin: &Pin) {
-        if self.files.look(node, |state| matches!(state.granted, Some(Access::Write))) {
+        if self.is_on_device() && self.files.look(node, |state| matches!(state.granted, Some(Access::Write)))
+        {
             pin.touch();
         }
     }
 
-    /// Makes durable what the guest wrote to the device itself. May wait.
+    /// Makes durable what the guest, or the window, wrote to the device itself. May wait.
     ///
     /// # Errors
     /// The device's.
     pub(super) fn flush_device(&self) -> Result<()> {
         match &self.source {
-            Source::Window(_) => Ok(()),
+            Source::Window(window) => window.volume().map_or(Ok(()), Volume::flush),
             Source::Device(volume) => volume.flush(),
         }
     }

@@ -6,6 +6,9 @@
 //! here, in pieces that suit the device, past the cache. What is at the end of the file, in the last page or behind it, goes
 //! by way of the cache, because only so a file grows; and that part is never told to the guest.
 //!
+//! With the source `block` the same is done, because the window writes there; and who writes a part of a device's block, of which he has
+//! to read the rest before, keeps the window off the file meanwhile.
+//!
 //! A transfer moves bytes between the guest's memory and a file without a name; the rest is done before a read and after
 //! a write. That is two copies and a thread that waits, which is the price of all that does not go to the device.
 
@@ -22,10 +25,10 @@ use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2};
 use rustix::path::DecInt;
 
 use super::{Seat, Seats, fiemap};
-use crate::extents::Volume;
+use crate::extents::{Location, MOST_PIECES, Piece, Volume, Window};
 use crate::fs::handle::OpenFile;
 use crate::fs::{Passthrough, io as transfers, sys_io};
-use crate::fuse::{DirectFile, Direction, HostFile, IoRequest, Result, Transfer};
+use crate::fuse::{DirectFile, Direction, HostFile, IoRequest, NodeId, Result, Transfer};
 
 /// `FS_*_FL`: compressed, encrypted, data goes through the journal, verity, attributes of another, DAX, in the inode.
 const STRANGE: u32 = 0x4 | 0x800 | 0x4000 | 0x10_0000 | 0x20_0000 | 0x200_0000 | 0x1000_0000;
@@ -38,7 +41,20 @@ const EXT4: u64 = 0xef53;
 /// A page of every host; blocks may be larger.
 const PAGE: u64 = 4096;
 
-/// A file that is direct, on a volume that the guest has as a disk.
+/// The device that a file may lie on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ground {
+    /// Major and minor.
+    pub(super) number: (u32, u32),
+    /// Its logical block, in bytes.
+    pub(super) block: u64,
+    /// Bytes.
+    pub(super) size: u64,
+    /// Nothing is to be written there.
+    pub(super) read_only: bool,
+}
+
+/// A file that is direct, on a volume that the guest has as a disk, or the window.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct Pin {
     /// Opened by the first who wants it. None in it: it cannot be, and then everything is as for any other file.
@@ -93,8 +109,8 @@ impl Raw {
         Ok(size - size % self.unit)
     }
 
-    /// Whether what FIEMAP tells of the file are addresses of this volume, and remain.
-    fn may_be_told(&self, volume: &Volume) -> Result<bool> {
+    /// Whether what FIEMAP tells of the file are addresses of the device of this number, and remain.
+    fn is_plain(&self, number: (u32, u32)) -> Result<bool> {
         let file = self.buffered.as_fd();
         let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         let strange = StatxAttributes::COMPRESSED
@@ -108,14 +124,52 @@ impl Raw {
             Err(Errno::NOTTY | Errno::OPNOTSUPP) if ext4 => 0,
             Err(error) => return Err(error),
         };
-        let plain = (stat.stx_dev_major, stat.stx_dev_minor) == volume.number()
+        Ok((stat.stx_dev_major, stat.stx_dev_minor) == number
             // A file without a name would give its blocks back with the daemon's end, of which the guest need not know.
             && stat.stx_nlink > 0
             && !stat.stx_attributes.intersects(strange)
             && flags & STRANGE == 0
             && (!ext4 || flags & EXTENTS != 0)
-            && xflags & STRANGE_XFS == 0;
-        Ok(plain && fiemap::is_own(file)?)
+            && xflags & STRANGE_XFS == 0)
+    }
+
+    /// Whether a write changes bytes and times, and nothing else.
+    fn writes_only_bytes(&self) -> Result<bool> {
+        let set_id = Mode::SUID | Mode::SGID;
+        let mode = Mode::from_raw_mode(fstat(&self.buffered)?.st_mode);
+        let capability = fgetxattr(&self.buffered, c"security.capability", &mut [0_u8; 0][..]);
+        Ok(!mode.intersects(set_id) && matches!(capability, Err(Errno::NODATA | Errno::OPNOTSUPP)))
+    }
+
+    /// Whether the file is one that a write may not change at all, or only at its end.
+    fn is_protected(&self) -> Result<bool> {
+        let stat = statx(&self.buffered, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        Ok(stat.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND))
+    }
+
+    /// See [`Pin::locate`].
+    fn locate(&self, ground: Ground) -> Result<Option<Location>> {
+        let Ground { number, block, size, read_only } = ground;
+        // First: if the file gets longer meanwhile, what is zeroed for that before is synced below.
+        let end = self.whole()?;
+        if !self.is_plain(number)? {
+            return Ok(None);
+        }
+        let bounds = fiemap::Bounds { block, size, end };
+        let runs = fiemap::all(self.buffered.as_fd(), bounds, self.unit, MOST_PIECES)?;
+        self.drop_cache();
+        let piece = |run: fiemap::Run| {
+            run.address.map(|address| Piece { offset: run.offset, length: run.length, address })
+        };
+        let writable = !read_only && self.writes_only_bytes()? && !self.is_protected()?;
+        Ok(Some(Location { pieces: runs.into_iter().filter_map(piece).collect(), writable }))
+    }
+
+    /// Whether a range has a part of a device's block in it.
+    fn cuts_blocks(&self, offset: u64, len: usize) -> bool {
+        let align = u64::from(self.direct.offset_align);
+        let end = u64::try_from(len).map_or(u64::MAX, |len| offset.saturating_add(len));
+        !offset.is_multiple_of(align) || !end.is_multiple_of(align)
     }
 
     /// Bytes at this offset, past the page cache: fewer only at the end of the file.
@@ -251,7 +305,7 @@ impl Pin {
         fdatasync(&raw.buffered)?;
         let told = match *own {
             Some(own) => own,
-            None => *own.insert(raw.may_be_told(volume)?),
+            None => *own.insert(raw.is_plain(volume.number())? && fiemap::is_own(raw.buffered.as_fd())?),
         };
         if !told {
             return Ok(None);
@@ -267,11 +321,21 @@ impl Pin {
     /// Whether a write to the file changes bytes and times, and nothing else.
     pub(super) fn writes_only_bytes(&self) -> bool {
         let Some(Some(raw)) = self.raw.get() else { return false };
-        let set_id = Mode::SUID | Mode::SGID;
-        let mode = fstat(&raw.buffered).map(|stat| Mode::from_raw_mode(stat.st_mode));
-        let capability = fgetxattr(&raw.buffered, c"security.capability", &mut [0_u8; 0][..]);
-        mode.is_ok_and(|mode| !mode.intersects(set_id))
-            && matches!(capability, Err(Errno::NODATA | Errno::OPNOTSUPP))
+        raw.writes_only_bytes().unwrap_or(false)
+    }
+
+    /// Whether the file's bytes are moved here, from now on and until its last close.
+    pub(super) fn holds(&self, fs: &Passthrough, seats: &Seats, open: &OpenFile) -> bool {
+        self.raw(fs, seats, open).is_some()
+    }
+
+    /// Where the file lies, as far as the window may know it; none where it may not. Nothing of that is in the page
+    /// cache then. The window's requests must be kept off the file meanwhile.
+    pub(super) fn locate(&self, ground: Ground) -> Option<Location> {
+        let raw = self.raw.get()?.as_ref()?;
+        // Nobody writes by FUSE.
+        let _own = self.own.lock();
+        raw.locate(ground).ok().flatten()
     }
 
     /// The host's page cache learns nothing of what the guest writes, so nobody is to find anything there.
@@ -305,7 +369,10 @@ impl Pin {
         let Some(raw) = self.raw(fs, &extents.seats, open) else { return Ok(None) };
         let memory = memfd_create(c"extentfsd-transfer", MemfdFlags::CLOEXEC)?;
         let write = match direction {
-            Direction::Write => Some(Write { pin: Arc::clone(self), offset: io.offset, rw_flags }),
+            Direction::Write => {
+                let window = extents.source.window_on_blocks().map(|window| (window, open.inode.node()));
+                Some(Write { pin: Arc::clone(self), window, offset: io.offset, rw_flags })
+            }
             Direction::Read => {
                 let bytes = raw.read(io.offset, io.size.into())?;
                 let mut done = 0;
@@ -343,6 +410,8 @@ struct Staged {
 #[derive(Debug)]
 struct Write {
     pin: Arc<Pin>,
+    /// Who may be writing on the device, and by which name it has the file.
+    window: Option<(Arc<Window>, NodeId)>,
     offset: u64,
     rw_flags: i32,
 }
@@ -369,6 +438,8 @@ impl HostFile for Staged {
             }
         }
         let _own = write.pin.own.lock();
+        let window = write.window.as_ref().filter(|_| raw.cuts_blocks(write.offset, *len));
+        let _hold = window.map(|(window, node)| window.hold(node.0));
         raw.write(write.offset, &bytes, write.rw_flags)?;
         moved
     }

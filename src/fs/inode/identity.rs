@@ -34,6 +34,11 @@ impl Identity {
         self.mount
     }
 
+    /// The inode number.
+    pub(crate) fn ino(&self) -> u64 {
+        self.ino
+    }
+
     #[cfg(test)]
     pub(crate) fn invent(ino: u64) -> Self {
         Self { ino, dev: 1, mount: 1 }

@@ -101,6 +101,11 @@ impl Inode {
         self.identity.mount()
     }
 
+    /// Its inode number on the host.
+    pub(crate) fn ino(&self) -> u64 {
+        self.identity.ino()
+    }
+
     /// Whether the file that `stat` describes, which has the same identity, is certainly this one.
     pub(crate) fn is_certainly(&self, stat: &Statx) -> bool {
         self.has_kind_of(stat)

@@ -235,7 +235,7 @@ fn only_a_guest_that_agreed_has_extents() {
         assert_eq!(share.fs.extent_device(0), Err(Errno::NOSYS));
         assert_eq!(ask(share, node, MapPurpose::Read), Err(Errno::NOSYS));
         assert_eq!(share.fs.end_io(node), Err(Errno::NOSYS));
-        assert!(share.fs.fence(node).is_none());
+        assert!(share.fs.fence(&share.fs.node(node).unwrap()).is_none());
         assert!(!share.fs.may_wait_for_extents(node) && !share.fs.may_wait_for_map(node));
         share.release(node, fh).unwrap();
     }
@@ -267,7 +267,7 @@ fn what_is_forgotten_or_unmounted_has_nothing() {
 
 /// Whether `operation` waits for the fence of a file to fall. It is done in the end in any case.
 fn waits(share: &Share, node: NodeId, operation: impl FnOnce() + Send) -> bool {
-    let fence = share.fs.fence(node);
+    let fence = share.fs.fence(&share.fs.node(node).unwrap());
     std::thread::scope(|threads| {
         let (done, ends) = channel();
         threads.spawn(move || {

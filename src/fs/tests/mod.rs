@@ -1,5 +1,6 @@
 //! The file system on a temporary directory.
 
+mod block;
 mod credentials;
 mod device;
 mod extents;

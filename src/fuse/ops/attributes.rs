@@ -32,10 +32,12 @@ pub(in crate::fuse) fn setattr<F: FileSystem>(
     reply.push(&request.encoder().attr_out(&attr))
 }
 
-/// Whether this SETATTR is to change the size.
-pub(in crate::fuse) fn resizes(request: &Request<'_>) -> bool {
+/// Whether this SETATTR is to change the size, or to give set-ID bits, which a write takes away.
+pub(in crate::fuse) fn changes_writes(request: &Request<'_>) -> bool {
     let mut body = request.body;
-    body.take::<abi::SetattrIn>().is_ok_and(|set| set.valid & abi::FATTR_SIZE != 0)
+    body.take::<abi::SetattrIn>().is_ok_and(|set| {
+        set.valid & abi::FATTR_SIZE != 0 || set.valid & abi::FATTR_MODE != 0 && set.mode & 0o6000 != 0
+    })
 }
 
 fn decode(wire: &abi::SetattrIn) -> Result<SetAttr> {

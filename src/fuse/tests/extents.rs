@@ -261,6 +261,14 @@ fn what_may_wait_for_requests_past_fuse_leaves_the_ring() {
         (Message::new(opcode::RELEASE).with(ReleaseIn::default()), (true, true)),
         (set(FATTR_SIZE | FATTR_FH), (true, true)),
         (set(FATTR_MODE), (false, false)),
+        (
+            Message::new(opcode::SETATTR).with(SetattrIn {
+                valid: FATTR_MODE,
+                mode: 0o4755,
+                ..Default::default()
+            }),
+            (true, true),
+        ),
         (open(libc::O_RDWR | libc::O_TRUNC), (true, true)),
         (open(libc::O_RDWR), (false, false)),
         (begin(0, 0, 1), (false, true)),

@@ -86,7 +86,7 @@ impl Inline {
         perform: impl Fn(&mut Self, &Attempt) -> Option<io::Result<usize>>,
     ) -> Step {
         loop {
-            let Some(attempt) = movement.attempt() else { return Step::Done(Ok(0)) };
+            let Some(attempt) = movement.attempt() else { return Step::Done(movement.end()) };
             let Some(outcome) = perform(self, &attempt) else { return Step::Elsewhere(attempt) };
             if let Next::Done(outcome) = movement.record(outcome) {
                 return Step::Done(outcome);

@@ -127,18 +127,30 @@ impl Movement {
         *self = Self { buffers, ..Self::default() };
     }
 
-    /// The next attempt. `None` where nothing is to be moved.
+    /// The next attempt. `None` where there is none: nothing is to be moved, or nothing can be ([`end`](Self::end)).
     pub(super) fn attempt(&mut self) -> Option<Attempt> {
         let transfer = self.transfer.as_ref()?;
         let left = self.buffers.get(self.first..).filter(|left| !left.is_empty())?;
         let now = left.get(..IOV_MAX).unwrap_or(left);
         let offset = transfer.offset.checked_add(u64::try_from(self.moved).ok()?)?;
-        let direct = if transfer.direct && !self.direct_refused { transfer.file.direct() } else { None };
-        let direct = direct.filter(|direct| permits(direct, offset, now));
+        let direct = (transfer.direct && !self.direct_refused).then(|| {
+            let len = u64::try_from(self.len - self.moved).ok()?;
+            let on_device = transfer.file.on_device(offset, len);
+            let way = on_device.or_else(|| Some((transfer.file.direct()?, offset)));
+            way.filter(|(file, offset)| permits(file, *offset, now))
+        });
+        let direct = direct.flatten();
+        if direct.is_none() && transfer.file.avoids_cache() {
+            return None;
+        }
         self.last_was_direct = direct.is_some();
+        let (file, offset) = match direct {
+            Some((direct, offset)) => (direct.file.as_fd(), offset),
+            None => (transfer.file.buffered(), offset),
+        };
         Some(Attempt {
             direction: transfer.direction,
-            file: direct.map_or_else(|| transfer.file.buffered(), |direct| direct.file.as_fd()).as_raw_fd(),
+            file: file.as_raw_fd(),
             buffers: now.as_ptr(),
             count: u32::try_from(now.len()).ok()?,
             offset,
@@ -146,6 +158,15 @@ impl Movement {
             direct: self.last_was_direct,
             apart: self.apart && !self.last_was_direct,
         })
+    }
+
+    /// How the movement ends where there is no attempt.
+    pub(super) fn end(&self) -> io::Result<usize> {
+        if self.moved < self.len {
+            // Not aligned as direct I/O needs it, of a file that must not go through the page cache.
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(self.moved)
     }
 
     /// Notes how an attempt ended.
@@ -228,22 +249,42 @@ mod tests {
     use crate::fuse::HostFile;
 
     #[derive(Debug)]
-    struct Null(OwnedFd, DirectFile);
+    struct Null {
+        buffered: OwnedFd,
+        direct: DirectFile,
+        /// With its first 16 KiB at 1 MiB.
+        device: Option<DirectFile>,
+    }
 
     impl HostFile for Null {
         fn buffered(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
+            self.buffered.as_fd()
         }
 
         fn direct(&self) -> Option<&DirectFile> {
-            Some(&self.1)
+            Some(&self.direct)
+        }
+
+        fn on_device(&self, offset: u64, len: u64) -> Option<(&DirectFile, u64)> {
+            let device = self.device.as_ref().filter(|_| offset + len <= 16_384)?;
+            Some((device, (1 << 20) + offset))
+        }
+
+        fn avoids_cache(&self) -> bool {
+            self.device.is_some()
         }
     }
 
     fn movement(direction: Direction, parts: &[(usize, usize)]) -> Movement {
+        movement_of(direction, parts, false)
+    }
+
+    /// Of bytes from 8192 on.
+    fn movement_of(direction: Direction, parts: &[(usize, usize)], on_device: bool) -> Movement {
         let null = || File::open("/dev/null").unwrap().into();
-        let direct = DirectFile { file: null(), memory_align: 512, offset_align: 4096 };
-        let file = Arc::new(Null(null(), direct));
+        let direct = || DirectFile { file: null(), memory_align: 512, offset_align: 4096 };
+        let file = Null { buffered: null(), direct: direct(), device: on_device.then(direct) };
+        let file = Arc::new(file);
         let len = u32::try_from(parts.iter().map(|part| part.1).sum::<usize>()).unwrap();
         let mut movement = Movement::default();
         let filled = movement.prepare(
@@ -278,6 +319,25 @@ mod tests {
         assert!(direct(&[(0x200, 4096), (0x8000, 8192)]));
         assert!(!direct(&[(0x200, 4096), (0x8100, 8192)]));
         assert!(!direct(&[(0x200, 4096), (0x8000, 512)]));
+    }
+
+    #[test]
+    fn what_lies_on_the_device_is_moved_there_and_nothing_through_the_cache() {
+        let attempt = |parts: &[(usize, usize)]| {
+            let mut movement = movement_of(Direction::Write, parts, true);
+            movement.attempt().map(|attempt| (attempt.offset, attempt.direct))
+        };
+        assert_eq!(attempt(&[(0x1000, 8192)]), Some(((1 << 20) + 8192, true)));
+        assert_eq!(attempt(&[(0x1000, 12_288)]), Some((8192, true)), "by way of the file system");
+        assert_eq!(attempt(&[(0x1001, 4096)]), None);
+
+        let mut movement = movement_of(Direction::Write, &[(0x1000, 8192)], true);
+        movement.attempt();
+        assert!(matches!(movement.record(Ok(4096)), Next::Again));
+        assert_eq!(movement.attempt().map(|attempt| attempt.offset), Some((1 << 20) + 12_288));
+        assert!(matches!(movement.record(errno(libc::EINVAL)), Next::Again));
+        assert!(movement.attempt().is_none(), "refused by the device");
+        assert_eq!(movement.end().unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]

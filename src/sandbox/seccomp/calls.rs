@@ -167,6 +167,12 @@ const OPEN_FILES: Group = Group {
     tested: &[],
 };
 
+/// Finding the blocks of a file that is open, and keeping its times, where the window moves bytes past its file system.
+const BLOCKS: Group = Group {
+    calls: &[libc::SYS_fgetxattr, libc::SYS_fstatfs, libc::SYS_utimensat],
+    tested: &[tested(libc::SYS_ioctl, 1, Test::OneOf(&[FS_IOC_FIEMAP, FS_IOC_FSGETXATTR, FS_IOC_GETFLAGS]))],
+};
+
 /// The file system's own: names, attributes, locks, and whatever FUSE can ask for.
 const FILES: Group = Group {
     calls: &[
@@ -278,9 +284,11 @@ pub(super) fn groups(role: Role) -> &'static [&'static Group] {
         Role::Ring => &[&RUNTIME, &SPAWN, &DATA, &RING, &OPEN_FILES, &FILES, &CREDENTIALS],
         Role::Slow => &[&RUNTIME, &SPAWN, &DATA, &OPEN_FILES, &FILES, &CREDENTIALS],
         // It starts the window's rings.
-        Role::Window => &[&RUNTIME, &SPAWN, &DATA, &RING, &MAKE_RING, &FRONT_END, &OPEN_FILES, &CAPABILITIES],
-        Role::WindowRing => &[&RUNTIME, &SPAWN, &DATA, &RING, &OPEN_FILES],
-        Role::WindowSlow => &[&RUNTIME, &SPAWN, &DATA, &OPEN_FILES],
+        Role::Window => {
+            &[&RUNTIME, &SPAWN, &DATA, &RING, &MAKE_RING, &FRONT_END, &OPEN_FILES, &BLOCKS, &CAPABILITIES]
+        }
+        Role::WindowRing => &[&RUNTIME, &SPAWN, &DATA, &RING, &OPEN_FILES, &BLOCKS],
+        Role::WindowSlow => &[&RUNTIME, &SPAWN, &DATA, &OPEN_FILES, &BLOCKS],
         Role::Revocation => &[&RUNTIME, &SPAWN, &SIGNALS, &DATA, &OPEN_FILES],
     }
 }
