@@ -51,8 +51,8 @@ fn mistake(input: &mut Input<'_>, disks: &[Disk]) {
         }
         Err(error) => {
             assert!(!fits, "{error}");
-            let said = error.to_string();
-            assert!(said.starts_with("--") && !said.contains('\n'), "{said:?}");
+            // Whoever prints it takes out of names what is no text.
+            assert!(error.to_string().starts_with("--"), "{error}");
         }
     }
 }
