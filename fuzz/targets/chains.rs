@@ -1,8 +1,8 @@
 //! Rings, descriptors and indirect tables in the memory of a guest that is an enemy.
 //!
 //! Whole rings serve what the input put into guest memory, up to a service that makes of a request what its first bytes
-//! say. Files are such that transfers end early, go on, fail, or are to be retried, and the front-end makes one of those
-//! shorter that hold guest memory. The memory changes meanwhile: between the copy of a request's beginning and that of its rest, before and after it is
+//! say. Files are such that transfers end early, go on, or fail, and the front-end makes one of those shorter that hold guest
+//! memory. The memory changes meanwhile: between the copy of a request's beginning and that of its rest, before and after it is
 //! served (at those moments, so the same every time), and in some inputs by this thread while the ring's runs (which is
 //! another race in every run, and cannot be replayed exactly).
 //!
@@ -30,7 +30,6 @@ use extentfsd_fuzz::input::Input;
 use extentfsd_fuzz::specification::{LOG, Specification, Tables};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create};
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CpuSet;
 
@@ -123,7 +122,6 @@ fn run(bytes: &[u8]) {
     let dirty_log = DirtyLog::new(log, 0, LOG as u64).expect("a bitmap");
     let service = Arc::new(Enemy {
         ram: Arc::clone(ram),
-        pipe: pipe(),
         peeked: Mutex::default(),
         delays: AtomicU32::new(0),
         at_end: at_end & 1 == 1,
@@ -207,13 +205,6 @@ fn options(engine: u8, more: u8) -> RingOptions {
         in_flight: if more & 0x60 == 0x60 { limit(2) } else { usual.in_flight },
         kept_bytes: if more & 0xa0 == 0xa0 { limit(64) } else { usual.kept_bytes },
     }
-}
-
-/// A pipe with some bytes in it, of which none waits: its reads and writes are short, and then to be tried again.
-fn pipe() -> [Arc<OwnedFd>; 2] {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
-    rustix::io::write(&writer, &[b'p'; 100]).expect("room in a pipe");
-    [reader, writer].map(Arc::new)
 }
 
 /// While this lives the process gets no more descriptors than a few.
@@ -383,8 +374,6 @@ fn raw(address: u64, len: u32, flags: u16, next: u16) -> [u8; 16] {
 /// The device: what it does with a request is in the request.
 struct Enemy {
     ram: Arc<Ram>,
-    /// The end to read from, and the one to write to.
-    pipe: [Arc<OwnedFd>; 2],
     /// What `head_len` saw.
     peeked: Mutex<Option<Vec<u8>>>,
     delays: AtomicU32,
@@ -393,17 +382,16 @@ struct Enemy {
 
 impl Enemy {
     /// A file and a place in it.
-    fn file(&self, direction: Direction, kind: u8, place: u8) -> (Arc<dyn HostFile>, u64) {
+    fn file(kind: u8, place: u8) -> (Arc<dyn HostFile>, u64) {
         let (lab, at) = (lab(), u64::from(place) * 256);
-        match (kind & 7, direction) {
-            // A system call begins where the last one ended, for want of any other place.
-            (1, Direction::Read) => (Arc::clone(&self.pipe[0]) as Arc<_>, u64::MAX),
-            (1, Direction::Write) => (Arc::clone(&self.pipe[1]) as Arc<_>, u64::MAX),
-            (2, _) => (Arc::clone(&lab.full) as Arc<_>, at),
-            (3, _) => (Arc::clone(&lab.direct) as Arc<_>, at),
+        match kind & 7 {
+            // No offset of a file.
+            1 => (Arc::clone(&lab.file) as Arc<_>, u64::MAX - at),
+            2 => (Arc::clone(&lab.full) as Arc<_>, at),
+            3 => (Arc::clone(&lab.direct) as Arc<_>, at),
             // Across the limit of a file, and across that of all files.
-            (4, _) => (Arc::clone(&lab.file) as Arc<_>, LARGEST_FILE - at),
-            (5, _) => (Arc::clone(&lab.direct) as Arc<_>, (1 << 63) - 512 + at),
+            4 => (Arc::clone(&lab.file) as Arc<_>, LARGEST_FILE - at),
+            5 => (Arc::clone(&lab.direct) as Arc<_>, (1 << 63) - 512 + at),
             _ => (Arc::clone(&lab.file) as Arc<_>, at),
         }
     }
@@ -437,7 +425,7 @@ impl Service for Enemy {
             let len = if number == 0 { len } else { number as usize };
             let (direct, pad) = (byte(2) & 1 == 1, byte(2) & 2 == 2);
             let len = u32::try_from(len).unwrap_or(u32::MAX);
-            let (file, offset) = self.file(direction, byte(2) >> 2, byte(3));
+            let (file, offset) = Self::file(byte(2) >> 2, byte(3));
             let rw_flags = [0, libc::RWF_DSYNC, libc::RWF_APPEND, libc::RWF_SYNC, 0, 0, 0, 1 << 14]
                 [usize::from(byte(2) >> 5)];
             Outcome::Transfer(Transfer { direction, offset, len, file, direct, rw_flags, pad, passage: None })
