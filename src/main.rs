@@ -31,8 +31,8 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// One line: the error and its causes.
+/// One line: the error and its causes. Paths in it may hold what moves a terminal's cursor.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("extentfsd: {error:#}");
+    eprintln!("extentfsd: {}", format!("{error:#}").replace(char::is_control, " "));
     ExitCode::FAILURE
 }

@@ -49,6 +49,11 @@ impl Ground {
         mount("fuzz", &root, "tmpfs", MountFlags::STRICTATIME, Some(options.as_c_str())).expect("a tmpfs");
         // SAFETY: no other thread runs yet that could create a file meanwhile.
         unsafe { libc::umask(0) };
+        Self::at(root)
+    }
+
+    /// The same on a file system that is there already, and empty.
+    pub fn at(root: PathBuf) -> Self {
         let ground = Self { root };
         fs::create_dir_all(ground.root.join("canary/inner")).expect("a canary");
         for (name, contents) in [("secret", "tweet"), ("inner/deep", "chirp"), ("script", "#!/bin/false\n")] {
@@ -59,6 +64,11 @@ impl Ground {
         symlink("secret", ground.canary().join("link")).expect("a canary");
         fs::create_dir(ground.root.join("around")).expect("room for the share");
         ground
+    }
+
+    /// Where all of it is.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where the canary tree is.

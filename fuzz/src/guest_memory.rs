@@ -17,11 +17,15 @@ use crate::input::Input;
 
 /// Bytes of the guest's memory.
 pub const SIZE: usize = 128 << 10;
+/// Bytes of the other file.
+const OTHER: u64 = 16 << 10;
+/// Offsets from here on mean the other file.
+const ELSEWHERE: u64 = 1 << 40;
 /// Where the front-end has the first region mapped.
 pub const USER: u64 = 0x7000_0000_0000;
 
 /// A region: offset in the file, bytes, guest physical address, front-end address.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Region {
     /// Where in the file.
     pub offset: u64,
@@ -37,6 +41,8 @@ pub struct Region {
 #[derive(Debug)]
 pub struct Ram {
     file: OwnedFd,
+    /// Of which regions are made that become shorter. This process does not look into it.
+    other: OwnedFd,
     base: NonNull<u8>,
     /// What is to be changed, the next first.
     flips: Mutex<VecDeque<Flip>>,
@@ -44,11 +50,16 @@ pub struct Ram {
 
 /// A change of guest memory behind the daemon's back.
 #[derive(Clone, Copy, Debug)]
-pub struct Flip {
-    /// Where in the file.
-    pub offset: usize,
-    /// What is there afterwards.
-    pub bytes: [u8; 4],
+pub enum Flip {
+    /// By the guest.
+    Bytes {
+        /// Where in the file.
+        offset: usize,
+        /// What is there afterwards.
+        bytes: [u8; 4],
+    },
+    /// By the front-end: the other file has so many bytes from now on.
+    Shrink(u64),
 }
 
 // SAFETY: the mapping stays for as long as the process, and its bytes are reached by atomics only.
@@ -58,14 +69,18 @@ unsafe impl Sync for Ram {}
 
 impl Default for Ram {
     fn default() -> Self {
-        let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("a memfd");
-        ftruncate(&file, SIZE as u64).expect("a memfd");
+        let memfd = |size| {
+            let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("a memfd");
+            ftruncate(&file, size).expect("a memfd");
+            file
+        };
+        let (file, other) = (memfd(SIZE as u64), memfd(OTHER));
         // SAFETY: a null hint replaces no mapping.
         let base = unsafe {
             mmap(std::ptr::null_mut(), SIZE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
         };
         let base = NonNull::new(base.expect("a mapping").cast()).expect("a mapping");
-        Self { file, base, flips: Mutex::default() }
+        Self { file, other, base, flips: Mutex::default() }
     }
 }
 
@@ -103,12 +118,17 @@ impl Ram {
         // SAFETY: the mapping has so many bytes, and no ring runs.
         unsafe { self.base.as_ptr().write_bytes(0, SIZE) };
         self.flips().clear();
+        // Its pages are new ones.
+        for size in [0, OTHER] {
+            ftruncate(&self.other, size).expect("a memfd");
+        }
     }
 
     /// A region of it, as the front-end announces it.
     pub fn region(&self, region: Region) -> RegionConfig {
         let Region { offset, size, guest, user } = region;
-        let file = self.file.try_clone().expect("a descriptor");
+        let file = if offset >= ELSEWHERE { &self.other } else { &self.file };
+        let (file, offset) = (file.try_clone().expect("a descriptor"), offset % ELSEWHERE);
         RegionConfig { file, offset, size, guest_address: guest, user_address: user }
     }
 
@@ -127,13 +147,21 @@ impl Ram {
         }) else {
             return false;
         };
-        self.write(flip.offset, &flip.bytes);
+        match flip {
+            Flip::Bytes { offset, bytes } => self.write(offset, &bytes),
+            Flip::Shrink(size) => ftruncate(&self.other, size.min(OTHER)).expect("a memfd"),
+        }
         true
     }
 
     /// Whether nobody changes anything.
     pub fn is_quiet(&self) -> bool {
         self.flips().is_empty()
+    }
+
+    /// Whether one of these regions may become shorter.
+    pub fn shrinks(regions: &[Region]) -> bool {
+        regions.iter().any(|region| region.offset >= ELSEWHERE)
     }
 
     fn flips(&self) -> std::sync::MutexGuard<'_, VecDeque<Flip>> {
@@ -149,8 +177,10 @@ pub fn layout(input: &mut Input<'_>) -> Vec<Region> {
         0..=99 => vec![region(0, whole, 0, 0)],
         // Next to each other in guest memory alone, the other way round in the file.
         100..=149 => vec![region(0x1_0000, 0x1_0000, 0x1_0000, 0x100_0000), region(0, 0x1_0000, 0, 0)],
+        // One that may become shorter.
+        150..=159 => vec![region(0, 0x2_0000, 0, 0), region(ELSEWHERE, OTHER, 0x20_0000, 0x50_0000)],
         // A hole, sizes and offsets that are no pages, the last at the end of the address space.
-        150..=199 => vec![
+        160..=199 => vec![
             region(0, 0x8000, 0, 0),
             region(0x8123, 0x1ff1, 0x8000, 0x20_0000),
             region(0xb000, 0x1000, u64::MAX - 0x1000, 0x30_0000),

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `input` | which decision does the fuzzer's next byte make? |
 //! | `ground` | where does the share lie, and what lies beside it that nobody may touch? |
+//! | `disk` | which block devices does a guest get beside the share? |
+//! | `session` | what happens while a guest has the share mounted, and what must hold? |
 //! | `descriptors` | which files does this process have open? |
 //! | `messages` | what does a guest say in FUSE? |
 //! | `answers` | what may a guest be answered in FUSE? |
@@ -15,8 +17,10 @@
 
 mod answers;
 pub mod descriptors;
+pub mod disk;
 pub mod ground;
 pub mod guest_memory;
 pub mod input;
 pub mod messages;
+pub mod session;
 pub mod specification;

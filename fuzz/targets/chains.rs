@@ -1,7 +1,8 @@
 //! Rings, descriptors and indirect tables in the memory of a guest that is an enemy.
 //!
 //! Whole rings serve what the input put into guest memory, up to a service that makes of a request what its first bytes
-//! say. The memory changes meanwhile: between the copy of a request's beginning and that of its rest, before and after it is
+//! say. Files are such that transfers end early, go on, or fail, and the front-end makes one of those shorter that hold guest
+//! memory. The memory changes meanwhile: between the copy of a request's beginning and that of its rest, before and after it is
 //! served (at those moments, so the same every time), and in some inputs by this thread while the ring's runs (which is
 //! another race in every run, and cannot be replayed exactly).
 //!
@@ -12,12 +13,14 @@
 #![no_main]
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use extentfsd::extents::{DirectFile, HostFile};
 use extentfsd::fuse::{Direction, Transfer};
+use extentfsd::metrics::Limit;
 use extentfsd::ring::{
     DirtyLog, EngineKind, GuestMemory, Notifiers, Offload, Outcome, Respond, Ring, RingConfig, RingOptions,
     Service, Surroundings, Wait,
@@ -26,7 +29,9 @@ use extentfsd_fuzz::guest_memory::{Flip, Ram, Region, SIZE, USER, layout};
 use extentfsd_fuzz::input::Input;
 use extentfsd_fuzz::specification::{LOG, Specification, Tables};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CpuSet;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| run(bytes));
 
@@ -37,12 +42,34 @@ const REPLY_HEAD: usize = 8;
 /// Requests that are put off, in one input.
 const DELAYS: u32 = 8;
 
+/// No file grows beyond this: a write across it is a short one.
+const LARGEST_FILE: u64 = 1 << 30;
+/// Bytes of the file that requests read and write.
+const FILE: u64 = 1 << 16;
+
 /// Lives as long as the process.
 struct Lab {
     ram: Arc<Ram>,
     file: Arc<OwnedFd>,
+    /// The same file by a descriptor of its own, which stands for one past the page cache.
+    direct: Arc<Direct>,
+    full: Arc<OwnedFd>,
     log: OwnedFd,
     offload: Arc<Offload>,
+}
+
+/// A file that can be had past the page cache.
+#[derive(Debug)]
+struct Direct(OwnedFd, DirectFile);
+
+impl HostFile for Direct {
+    fn buffered(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn direct(&self) -> Option<&DirectFile> {
+        Some(&self.1)
+    }
 }
 
 fn lab() -> &'static Lab {
@@ -53,9 +80,19 @@ fn lab() -> &'static Lab {
             ftruncate(&file, size).expect("a memfd");
             file
         };
+        let (current, maximum) = (Some(LARGEST_FILE), getrlimit(Resource::Fsize).maximum);
+        setrlimit(Resource::Fsize, Rlimit { current, maximum }).expect("a lower limit");
+        // SAFETY: no handler that could be wrong.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        let file = memfd(FILE);
+        let again = || file.try_clone().expect("a descriptor");
+        let direct = DirectFile { file: again(), memory_align: 512, offset_align: 512 };
+        let full = rustix::fs::open("/dev/full", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         Lab {
             ram: Arc::default(),
-            file: Arc::new(memfd(1 << 16)),
+            direct: Arc::new(Direct(again(), direct)),
+            file: Arc::new(file),
+            full: Arc::new(full.expect("a device")),
             log: memfd(LOG as u64),
             offload: Arc::default(),
         }
@@ -63,7 +100,9 @@ fn lab() -> &'static Lab {
 }
 
 fn run(bytes: &[u8]) {
-    let Lab { ram, file, log, offload } = lab();
+    let Lab { ram, file, log, offload, .. } = lab();
+    // As it was, where it was written behind its end.
+    ftruncate(&**file, FILE).expect("a memfd");
     let mut input = Input::new(bytes);
     ram.clear();
     let regions = layout(&mut input);
@@ -83,24 +122,28 @@ fn run(bytes: &[u8]) {
     let dirty_log = DirtyLog::new(log, 0, LOG as u64).expect("a bitmap");
     let service = Arc::new(Enemy {
         ram: Arc::clone(ram),
-        file: Arc::clone(file),
         peeked: Mutex::default(),
         delays: AtomicU32::new(0),
         at_end: at_end & 1 == 1,
     });
     let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
-    let notifiers = Notifiers { kick: event(), call: Some(event()), err: Some(event()) };
-    let engine = if engine & 7 == 7 { EngineKind::Auto } else { EngineKind::Threads };
+    let (call, err) = (at_end & 0x60 != 0x60, at_end & 0x90 != 0x90);
+    let notifiers = Notifiers { kick: event(), call: call.then(event), err: err.then(event) };
+    let options = options(engine, racing);
     let surroundings = Surroundings {
         memory: Arc::clone(&memory),
         dirty_log: Some(Arc::new(dirty_log)),
         service,
         offload: Arc::clone(offload),
-        options: RingOptions { engine, ..RingOptions::default() },
+        options,
     };
     let before = ram.snapshot();
     let begin = config.next_avail;
-    let Ok(ring) = Ring::start(config.clone(), notifiers, surroundings) else { return };
+    // Sometimes the process has all the files that it may have, when the thread starts or when its engine does.
+    let short = (second & 0x38 == 0x38).then(|| Shortage::of_descriptors(u64::from(second >> 6)));
+    let ring = Ring::start(config.clone(), notifiers, surroundings);
+    drop(short);
+    let Ok(ring) = ring else { return };
     if racing & 3 == 3 && !ram.is_quiet() {
         // Against the ring's thread, for about as long as it takes.
         let since = Instant::now();
@@ -108,7 +151,16 @@ fn run(bytes: &[u8]) {
             ram.flip();
         }
     }
-    let mut quiet = ram.is_quiet();
+    let mut quiet = ram.is_quiet() && !Ram::shrinks(&regions);
+    if at_end & 6 == 6 {
+        // What a front-end may change while the ring runs; the last also back.
+        ring.set_call(Some(event())).expect("a ring that runs");
+        ring.set_err(None).expect("a ring that runs");
+        ring.set_enabled(false).expect("a ring that runs");
+        ring.set_dirty_log(Some(Arc::new(DirtyLog::new(log, 0, LOG as u64).expect("a bitmap"))))
+            .expect("a ring that runs");
+        ring.set_log_address(config.log_address).expect("a ring that runs");
+    }
     if second & 7 == 7 {
         quiet = false;
         // Whether or not the queue is there.
@@ -120,6 +172,9 @@ fn run(bytes: &[u8]) {
     for _ in 0..config.size / 32 + 2 {
         ring.set_enabled(true).expect("a ring that runs");
     }
+    if at_end & 8 == 8 {
+        return drop(ring);
+    }
     let taken = ring.stop().next_avail.wrapping_sub(begin);
     if quiet {
         let after = ram.snapshot();
@@ -127,6 +182,48 @@ fn run(bytes: &[u8]) {
         let walks = Specification { memory: &before, regions: &regions, tables, config: &config };
         let log = bitmap(log);
         walks.judge(begin, taken, &after, &log);
+    }
+}
+
+/// What an operator chose, and what the host has.
+fn options(engine: u8, more: u8) -> RingOptions {
+    let usual = RingOptions::default();
+    let limit = |most| Arc::new(Limit::new("--max", most));
+    RingOptions {
+        engine: match engine & 7 {
+            7 => EngineKind::Auto,
+            6 => EngineKind::Uring,
+            _ => EngineKind::Threads,
+        },
+        busy_poll: Duration::from_micros(if engine & 0x18 == 0x18 { 200 } else { 0 }),
+        rest: Duration::from_micros(if engine & 0x60 == 0x60 { 50 } else { 0 }),
+        cpu: match more & 0x1c {
+            0x1c => Some(0),
+            0x18 => Some(CpuSet::MAX_CPU - 1),
+            _ => None,
+        },
+        in_flight: if more & 0x60 == 0x60 { limit(2) } else { usual.in_flight },
+        kept_bytes: if more & 0xa0 == 0xa0 { limit(64) } else { usual.kept_bytes },
+    }
+}
+
+/// While this lives the process gets no more descriptors than a few.
+struct Shortage(Rlimit);
+
+impl Shortage {
+    fn of_descriptors(more: u64) -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let next = rustix::io::dup(&lab().log).expect("a descriptor");
+        let current = Some(u64::from(next.as_raw_fd().cast_unsigned()) + more);
+        drop(next);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum: before.maximum }).expect("a lower limit");
+        Self(before)
+    }
+}
+
+impl Drop for Shortage {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.0).expect("the limit that was");
     }
 }
 
@@ -214,13 +311,27 @@ fn fill(
                 let bytes = input.bytes(len);
                 ram.write(at, bytes);
             }
-            230..=244 => {
+            230 => ram.plan(Flip::Shrink(input.u16().into())),
+            231..=233 => crowd(input, ram, regions, descriptors, size),
+            234..=244 => {
                 // Of a descriptor, of a table, or of a request.
                 let base = input.one_of(&[descriptors, 0x3000, 0x4000]);
-                ram.plan(Flip { offset: base + 4 * usize::from(input.u8()), bytes: input.array() });
+                ram.plan(Flip::Bytes { offset: base + 4 * usize::from(input.u8()), bytes: input.array() });
             }
-            _ => ram.plan(Flip { offset: usize::from(input.u16()), bytes: input.array() }),
+            _ => ram.plan(Flip::Bytes { offset: usize::from(input.u16()), bytes: input.array() }),
         }
+    }
+}
+
+/// A chain of many descriptors of some bytes each, which do not touch.
+fn crowd(input: &mut Input<'_>, ram: &Ram, regions: &[Region], descriptors: usize, size: usize) {
+    let (first, count) = (input.below(256), usize::from(input.u16()) % size);
+    let (flags, len) = (u16::from(input.u8() & 2), u32::from(input.u8() & 15));
+    let region = regions.first().copied().unwrap_or(Region { size: 1, ..Region::default() });
+    for index in first..(first + count).min(size) {
+        let address = region.guest.wrapping_add((0x9000 + 16 * index as u64) % region.size.max(1));
+        let flags = if index + 1 < first + count { flags | 1 } else { flags };
+        ram.write(descriptors + 16 * index, &raw(address, len, flags, index as u16 + 1));
     }
 }
 
@@ -230,7 +341,7 @@ fn descriptor(input: &mut Input<'_>, regions: &[Region], index: usize) -> [u8; 1
     let next = if kind & 0x30 == 0x30 { input.u16() } else { index as u16 + 1 };
     let mut flags = u16::from(kind & 3);
     let region = regions.get(usize::from(kind >> 6) % regions.len().max(1)).copied();
-    let region = region.unwrap_or(Region { offset: 0, size: 1, guest: 0, user: 0 });
+    let region = region.unwrap_or(Region { size: 1, ..Region::default() });
     let (mut address, mut len) = match kind & 0x0c {
         0x00 => (0x4000 + 64 * u64::from(input.u8()), u32::from(input.u8())),
         0x04 => (region.guest.wrapping_add(input.number() % region.size.max(1)), input.number_u32()),
@@ -247,6 +358,11 @@ fn descriptor(input: &mut Input<'_>, regions: &[Region], index: usize) -> [u8; 1
             (address, len) = (input.number(), input.number_u32());
         }
     }
+    raw(address, len, flags, next)
+}
+
+/// `struct virtq_desc`.
+fn raw(address: u64, len: u32, flags: u16, next: u16) -> [u8; 16] {
     let mut raw = [0; 16];
     raw[..8].copy_from_slice(&address.to_le_bytes());
     raw[8..12].copy_from_slice(&len.to_le_bytes());
@@ -258,11 +374,27 @@ fn descriptor(input: &mut Input<'_>, regions: &[Region], index: usize) -> [u8; 1
 /// The device: what it does with a request is in the request.
 struct Enemy {
     ram: Arc<Ram>,
-    file: Arc<OwnedFd>,
     /// What `head_len` saw.
     peeked: Mutex<Option<Vec<u8>>>,
     delays: AtomicU32,
     at_end: bool,
+}
+
+impl Enemy {
+    /// A file and a place in it.
+    fn file(kind: u8, place: u8) -> (Arc<dyn HostFile>, u64) {
+        let (lab, at) = (lab(), u64::from(place) * 256);
+        match kind & 7 {
+            // No offset of a file.
+            1 => (Arc::clone(&lab.file) as Arc<_>, u64::MAX - at),
+            2 => (Arc::clone(&lab.full) as Arc<_>, at),
+            3 => (Arc::clone(&lab.direct) as Arc<_>, at),
+            // Across the limit of a file, and across that of all files.
+            4 => (Arc::clone(&lab.file) as Arc<_>, LARGEST_FILE - at),
+            5 => (Arc::clone(&lab.direct) as Arc<_>, (1 << 63) - 512 + at),
+            _ => (Arc::clone(&lab.file) as Arc<_>, at),
+        }
+    }
 }
 
 impl Service for Enemy {
@@ -290,20 +422,13 @@ impl Service for Enemy {
         let byte = |at: usize| head.get(at).copied().unwrap_or(0);
         let number = u32::from_le_bytes([byte(4), byte(5), byte(6), byte(7)]);
         let transfer = |direction, len: usize| {
-            let offset = u64::from(byte(3)) * 256;
             let len = if number == 0 { len } else { number as usize };
-            let (file, direct, pad) = (Arc::clone(&self.file) as Arc<_>, byte(2) & 1 == 1, byte(2) & 2 == 2);
+            let (direct, pad) = (byte(2) & 1 == 1, byte(2) & 2 == 2);
             let len = u32::try_from(len).unwrap_or(u32::MAX);
-            Outcome::Transfer(Transfer {
-                direction,
-                offset,
-                len,
-                file,
-                direct,
-                rw_flags: 0,
-                pad,
-                passage: None,
-            })
+            let (file, offset) = Self::file(byte(2) >> 2, byte(3));
+            let rw_flags = [0, libc::RWF_DSYNC, libc::RWF_APPEND, libc::RWF_SYNC, 0, 0, 0, 1 << 14]
+                [usize::from(byte(2) >> 5)];
+            Outcome::Transfer(Transfer { direction, offset, len, file, direct, rw_flags, pad, passage: None })
         };
         match byte(0) % 12 {
             0 => return Outcome::NoReply,

@@ -2,14 +2,16 @@
 //!
 //! Oracle: a model of the regions beside the real ones, in the words of `docs/extent-protocol.md`, and a copy of the files'
 //! contents. Each answer must be the model's; after each write the files must be what their copies are, and what was never
-//! granted must read as zeroes.
+//! granted must read as zeroes. Requests are in flight, or wait at a fence, on another thread while grants end.
 
 #![no_main]
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, mpsc};
+use std::thread;
 
 use extentfsd::extents::{Access, Fence, HostFile, Identity, Region, Window};
 use extentfsd::fuse::{Direction, Transfer};
@@ -25,6 +27,8 @@ libfuzzer_sys::fuzz_target!(init: { Ground::get(); }, |bytes: &[u8]| run(bytes))
 const FILES: usize = 3;
 /// Regions at a time.
 const REGIONS: usize = 4;
+/// Where an input wants to have many.
+const MANY: usize = 1000;
 /// Steps of one input at most.
 const MOST: usize = 100;
 /// Bytes that are moved at most: more would be the same again.
@@ -64,24 +68,48 @@ struct World<'a> {
     window: &'a Window,
     service: Arc<dyn Service>,
     read_only: bool,
+    max_regions: usize,
     files: Vec<Backing>,
     /// All opens of files so far.
     opens: Vec<Arc<dyn HostFile>>,
+    /// Those that stand, and around which file.
+    fences: Vec<(usize, Fence<'a>)>,
+    /// Transfers that are under way, with their requests.
+    in_flight: Vec<(usize, Transfer, Vec<u8>)>,
+    /// Whether files cannot be synced just now.
+    failing: Arc<AtomicBool>,
+    /// Whether something was written that no flush has synced.
+    written: bool,
+    /// Whether a thread may sync by itself, so that nobody knows what the next flush finds.
+    vague: bool,
     /// What was ever given away ends here.
     next: u64,
 }
 
 fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
+    // Opened once for all.
+    let _ = Open::null();
     let before = open_files().len();
     let read_only = input.once_in(16);
     let identity = Identity::new(b"fuzz", 512, read_only);
-    let window = Arc::new(Window::with_limit(identity, REGIONS));
+    let max_regions = if input.once_in(16) { MANY } else { REGIONS };
+    let window = Arc::new(Window::with_limit(identity, max_regions));
     let device = WindowDevice::new(Arc::clone(&window), 1);
-    let files = (0..FILES).map(|n| backing(n, &mut input)).collect();
-    let (opens, next) = (Vec::new(), 1 << 20);
-    let mut world = World { window: &window, service: device.service(0), read_only, files, opens, next };
-    let mut fences: Vec<(usize, Fence<'_>)> = Vec::new();
+    let mut world = World {
+        window: &window,
+        service: device.service(0),
+        read_only,
+        max_regions,
+        files: (0..FILES).map(|n| backing(n, &mut input)).collect(),
+        opens: Vec::new(),
+        fences: Vec::new(),
+        in_flight: Vec::new(),
+        failing: Arc::default(),
+        written: false,
+        vague: false,
+        next: 1 << 20,
+    };
     for _ in 0..MOST {
         if input.is_empty() {
             break;
@@ -100,15 +128,12 @@ fn run(bytes: &[u8]) {
             }
             70..=72 => {
                 world.flush(&mut input);
-                window.revoke_all();
+                world.against_requests(Window::revoke_all);
                 (0..FILES).for_each(|file| world.files[file].granted = None);
             }
-            73..=79 if fences.len() < 3 => {
-                fences.push((file, window.fence(file as u64)));
-                world.files[file].fences += 1;
-            }
+            73..=79 if world.fences.len() < 3 => world.fence(file),
             80..=89 => {
-                if let Some((file, fence)) = fences.pop() {
+                if let Some((file, fence)) = world.fences.pop() {
                     drop(fence);
                     world.files[file].fences -= 1;
                 }
@@ -118,10 +143,12 @@ fn run(bytes: &[u8]) {
                 world.files[file].file.set_len(size as u64).expect("room for it");
                 world.files[file].contents.resize(size, 0);
             }
+            100 if max_regions == MANY => world.crowd(&mut input),
             _ => world.request(&mut input),
         }
     }
-    drop(fences);
+    world.land();
+    world.fences.clear();
     for (key, file) in world.files.iter().enumerate() {
         file.check();
         assert_eq!(window.granted(key as u64, 0).is_some(), file.granted.is_some());
@@ -154,13 +181,23 @@ impl Backing {
     }
 }
 
-/// A descriptor of its own.
+/// A descriptor of its own; while it fails, one that cannot be synced.
 #[derive(Debug)]
-struct Open(OwnedFd);
+struct Open {
+    file: OwnedFd,
+    failing: Arc<AtomicBool>,
+}
+
+impl Open {
+    fn null() -> BorrowedFd<'static> {
+        static NULL: LazyLock<File> = LazyLock::new(|| File::open("/dev/null").expect("a device"));
+        NULL.as_fd()
+    }
+}
 
 impl HostFile for Open {
     fn buffered(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.0)
+        if self.failing.load(Ordering::Relaxed) { Self::null() } else { self.file.as_fd() }
     }
 
     fn direct(&self) -> Option<&extentfsd::extents::DirectFile> {
@@ -181,7 +218,8 @@ impl World<'_> {
             // The one that there is already.
             Some(known) => known,
             None => {
-                self.opens.push(Arc::new(Open(self.files[n].file.try_clone().expect("a descriptor").into())));
+                let file = self.files[n].file.try_clone().expect("a descriptor").into();
+                self.opens.push(Arc::new(Open { file, failing: Arc::clone(&self.failing) }));
                 self.opens.len() - 1
             }
         };
@@ -206,7 +244,7 @@ impl World<'_> {
             None if file.granted.is_none() && file.fences > 0 => {
                 return assert_eq!(got, None, "a fenced file");
             }
-            None if all >= REGIONS => return assert_eq!(got, None, "too many regions"),
+            None if all >= self.max_regions => return assert_eq!(got, None, "too many regions"),
             // Too large a file; the room's own tests say where that begins.
             None if got.is_none() => {
                 return assert!(size.max(position) > 1 << 48, "{size} and {position} are not too large");
@@ -237,7 +275,7 @@ impl World<'_> {
     }
 
     fn end_writes(&mut self, n: usize) {
-        self.window.end_writes(n as u64);
+        self.against_requests(|window| window.end_writes(n as u64));
         let file = &mut self.files[n];
         if let Some(granted) = file.granted.as_mut().filter(|granted| granted.writes) {
             granted.writes = false;
@@ -250,15 +288,93 @@ impl World<'_> {
 
     /// Syncs what was written, mostly: a region that ends before has a thread started that lives for seconds, and there must
     /// not be thousands of them.
-    fn flush(&self, input: &mut Input<'_>) {
-        if !input.once_in(64) {
-            self.window.flush().expect("files that can be synced");
+    fn flush(&mut self, input: &mut Input<'_>) {
+        if input.once_in(64) {
+            self.vague = true;
+            return;
         }
+        let written =
+            |(_, transfer, _): &mut (usize, Transfer, Vec<u8>)| transfer.direction == Direction::Write;
+        let writes: Vec<_> = self.in_flight.extract_if(.., written).collect();
+        let reads = std::mem::replace(&mut self.in_flight, writes);
+        self.land();
+        self.in_flight = reads;
+        self.window.flush().expect("files that can be synced");
+        self.written = false;
     }
 
     fn revoke(&mut self, n: usize) {
-        self.window.revoke(n as u64);
+        self.against_requests(|window| window.revoke(n as u64));
         self.files[n].granted = None;
+    }
+
+    fn fence(&mut self, n: usize) {
+        let window = self.window;
+        let fence = self.against_requests(|_| window.fence(n as u64));
+        self.fences.push((n, fence));
+        self.files[n].fences += 1;
+    }
+
+    /// Does what waits for requests in flight, which end meanwhile.
+    fn against_requests<T: Send>(&mut self, wait: impl FnOnce(&Window) -> T + Send) -> T {
+        let window = self.window;
+        if self.in_flight.is_empty() {
+            return wait(window);
+        }
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| wait(window));
+            thread::yield_now();
+            self.land();
+            waits.join().expect("no panics there")
+        })
+    }
+
+    /// Ends the transfers that are under way.
+    fn land(&mut self) {
+        for (n, transfer, head) in std::mem::take(&mut self.in_flight) {
+            self.carry_out(n, &transfer, &head, 0x7f);
+        }
+    }
+
+    /// Takes the fences of a file away, while somebody waits for that.
+    fn open_gate<T: Send>(&mut self, n: usize, wait: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let waits = scope.spawn(wait);
+            thread::yield_now();
+            self.fences.retain(|(file, _)| *file != n);
+            self.files[n].fences = 0;
+            waits.join().expect("no panics there")
+        })
+    }
+
+    /// Grants many files that are one, reads or writes each, and ends the grants: at once, or all in the end.
+    fn crowd(&mut self, input: &mut Input<'_>) {
+        let (count, writes, late) = (input.one_of(&[10, 600, 4200]), input.once_in(2), input.once_in(2));
+        let access = if writes && !self.read_only { Access::Write } else { Access::Read };
+        let count = if late { count.min(MANY - FILES * 100) } else { count };
+        let file = self.files[0].file.try_clone().expect("a descriptor").into();
+        let file: Arc<dyn HostFile> = Arc::new(Open { file, failing: Arc::clone(&self.failing) });
+        let keys = (1 << 20)..(1 << 20) + count as u64;
+        for key in keys.clone() {
+            let Some(region) = self.window.grant(key, &file, 0, 0, access) else { break };
+            self.next = region.address + region.length;
+            let mut reply = Vec::new();
+            let head = [&IN.to_le_bytes()[..], &[0; 4], &(region.address / 512).to_le_bytes()].concat();
+            match self.service.handle(&head, 0, 513, &mut reply) {
+                Outcome::Transfer(transfer) => {
+                    if let Some(passage) = transfer.passage.as_ref().filter(|_| access == Access::Write) {
+                        passage.wrote();
+                    }
+                    self.service.finish(&head, &transfer, Ok(512), &mut reply);
+                }
+                other => panic!("{other:?}"),
+            }
+            if !late {
+                self.window.revoke(key);
+            }
+        }
+        keys.for_each(|key| self.window.revoke(key));
+        self.vague = true;
     }
 
     /// Where an address leads: a file and a place in it, if all of the range is in one region.
@@ -316,7 +432,17 @@ impl World<'_> {
         match kind {
             IN | OUT => self.transfer(kind, &head, sector, len, input),
             DISCARD | WRITE_ZEROES => self.clear(kind, &head, input),
-            FLUSH => assert!(head.len() < 16 || self.blocking(&head, 0) == OK),
+            FLUSH if head.len() == 16 => {
+                self.land();
+                let fails = input.once_in(8) && !self.vague;
+                self.failing.store(fails, Ordering::Relaxed);
+                let status = self.blocking(&head, 0);
+                self.failing.store(false, Ordering::Relaxed);
+                // Told once, and what could not be synced is no longer waited for.
+                assert_eq!(status, if fails && self.written { IOERR } else { OK });
+                self.written = false;
+            }
+            FLUSH => {}
             _ => {
                 let mut reply = Vec::new();
                 let room = 1 + len % 5000;
@@ -340,14 +466,14 @@ impl World<'_> {
     }
 
     fn blocking(&self, head: &[u8], readable: usize) -> u8 {
-        let outcome = self.service.handle(head, readable, 1, &mut Vec::new());
+        Self::ask(&*self.service, head, readable)
+    }
+
+    fn ask(service: &dyn Service, head: &[u8], readable: usize) -> u8 {
+        let outcome = service.handle(head, readable, 1, &mut Vec::new());
         assert!(matches!(outcome, Outcome::Blocking), "{outcome:?}");
         let (sender, receiver) = mpsc::channel();
-        self.service.handle_blocking(
-            head,
-            1,
-            Box::new(move |reply| sender.send(reply).expect("somebody waits")),
-        );
+        service.handle_blocking(head, 1, Box::new(move |reply| sender.send(reply).expect("somebody waits")));
         let [status] = receiver.try_recv().expect("an answer")[..] else { panic!("no status") };
         status
     }
@@ -372,7 +498,13 @@ impl World<'_> {
                 assert!(kind == IN && zeroes == len && reply == [OK]);
             }
             (Place::Never, Outcome::Reply) => assert!(kind == OUT && reply == [IOERR]),
-            (Place::In(n, _), Outcome::Again(_)) => assert!(self.files[n].fences > 0),
+            (Place::In(n, _), Outcome::Again(wait)) => {
+                assert!(self.files[n].fences > 0, "a fence that nobody made");
+                if input.once_in(2) {
+                    self.open_gate(n, wait.0);
+                    self.transfer(kind, head, sector, len, input);
+                }
+            }
             (Place::In(n, offset), outcome) => {
                 let file = &self.files[n];
                 assert_eq!(file.fences, 0, "inside a fenced file");
@@ -383,7 +515,11 @@ impl World<'_> {
                         assert!(kind == IN || (granted.writes && inside), "a write that is not granted");
                         assert_eq!((transfer.offset, transfer.len as usize), (offset, len));
                         assert_eq!(transfer.pad, kind == IN);
-                        self.carry_out(n, &transfer, head, input.u8());
+                        if input.once_in(8) {
+                            self.in_flight.push((n, transfer, head.to_vec()));
+                        } else {
+                            self.carry_out(n, &transfer, head, input.u8());
+                        }
                     }
                     Outcome::Reply => assert!(kind == OUT && !(granted.writes && inside) && reply == [IOERR]),
                     other => panic!("{other:?}"),
@@ -411,10 +547,13 @@ impl World<'_> {
                 assert!(buffer[..moved] == there[..len.min(there.len())], "bytes of something else");
             }
             Direction::Write => {
+                // It may have been made shorter while the request was in flight.
+                contents.resize(contents.len().max(offset + len), 0);
                 contents[offset..offset + len].fill(fill);
                 self.files[n].check();
             }
         }
+        self.written |= transfer.direction == Direction::Write;
         // The ring fills up with zeroes what is behind the end.
         let done = if transfer.pad { len } else { moved };
         let mut reply = Vec::new();
@@ -436,12 +575,6 @@ impl World<'_> {
         let whole = request.len() == 32 && head.len() == 16;
         let (address, len) = (sector.checked_mul(512), u64::from(sectors) * 512);
         let place = address.map_or(Place::Nowhere, |address| self.place(address, len));
-        if let Place::In(n, _) = place
-            && self.files[n].fences > 0
-        {
-            // It would wait, and nobody is there to end the fence.
-            return;
-        }
         if request.len() < 16 {
             return;
         }
@@ -452,7 +585,15 @@ impl World<'_> {
                 return;
             }
         }
-        let status = self.blocking(&request, 0);
+        let status = match place {
+            Place::In(n, _) if self.files[n].fences > 0 => {
+                // Waits, where it is a request that makes sense.
+                let service = Arc::clone(&self.service);
+                let asked = request.clone();
+                self.open_gate(n, move || Self::ask(&*service, &asked, 0))
+            }
+            _ => self.blocking(&request, 0),
+        };
         if !whole {
             return assert_eq!(status, UNSUPP);
         }
@@ -464,6 +605,8 @@ impl World<'_> {
                 let file = &mut self.files[n];
                 let granted = file.granted.as_ref().expect("placed");
                 let inside = offset + len <= file.contents.len() as u64;
+                // Also where nothing comes of it.
+                self.written |= granted.writes && inside;
                 if granted.writes && inside && len > 0 {
                     // A tmpfs punches holes, and knows no other way to zeroes.
                     let punches = kind == DISCARD || flags == 1;

@@ -12,6 +12,7 @@ from pathlib import Path
 from images import cache, programs
 
 from . import processes
+from .rootless import Rootless
 
 TAG = "share"
 READY = "Waiting for vhost-user socket connection..."
@@ -133,8 +134,10 @@ class Daemon(Server):
 
     def __init__(
         self, command: list[str], share: Path, queues: int, extra: list[str], results: Path, strace: bool,
-        tag: str = TAG, socket: Path | None = None,
+        tag: str = TAG, socket: Path | None = None, user: Rootless | None = None,
     ):  # fmt: skip
+        if user:
+            extra, socket = [*extra, *user.options], user.socket
         # The peers that know no such option have one request queue.
         ours = is_ours(command)
         words = [
@@ -143,6 +146,8 @@ class Daemon(Server):
         ]  # fmt: skip
         if strace:
             words = [*STRACE, str(results / "daemon.strace"), *words]
+        if user:
+            words = user.command(words)
         super().__init__(words, socket or results / "fs.sock", results / "daemon.log", ours)
 
     def ready(self) -> bool:

@@ -20,6 +20,15 @@ fn refused_share(place: &Path, share: &Path, sandbox: &str) -> String {
 }
 
 #[test]
+fn a_name_with_control_characters_is_still_one_line() {
+    let place = directory();
+    for sandbox in modes() {
+        let line = refused_share(place.path(), &place.path().join("mis\nsing\x1b[31m"), sandbox);
+        assert!(line.contains("/mis sing [31m: does not exist"), "{sandbox}: {line:?}");
+    }
+}
+
+#[test]
 fn a_share_that_is_missing_or_no_directory_is_refused() {
     let place = directory();
     let path = |name: &str| place.path().join(name);

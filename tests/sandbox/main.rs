@@ -16,6 +16,7 @@ mod acts;
 mod frontend;
 mod handles;
 mod real;
+mod rootless;
 mod stage;
 
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ const TESTS: &[Test] = &[
     ),
     ("what_stands_is_said", real::what_stands_is_said),
     ("files_without_a_way_are_served", handles::files_without_a_way_are_served),
+    ("ranges_of_ids_are_given_by_the_helpers", rootless::ranges_of_ids_are_given_by_the_helpers),
+    ("ranges_that_a_user_was_not_given_are_refused", rootless::ranges_that_a_user_was_not_given_are_refused),
 ];
 
 fn main() -> ExitCode {
