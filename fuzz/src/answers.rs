@@ -2,10 +2,11 @@
 //!
 //! What its kernel would not take, or what speaks of a file outside the share, is a defect whatever was asked.
 
+use extentfsd::fuse::abi::extents::{IOMAP_MAPPED, IomapBeginOut, IomapIo};
 use extentfsd::fuse::abi::{opcode, *};
 use zerocopy::FromBytes;
 
-use crate::messages::{Guest, Message};
+use crate::messages::{Guest, Message, Told};
 
 impl Guest {
     /// Checks an answer of which `moved` bytes, those of a READ, went to guest memory directly. Remembers what it says.
@@ -13,6 +14,10 @@ impl Guest {
     /// # Panics
     /// The answer is none that the guest's kernel would take, or speaks of a file outside the share.
     pub fn listen(&mut self, message: &Message, answer: &[u8], moved: usize) {
+        let closing = [opcode::RELEASE, opcode::FORGET, opcode::BATCH_FORGET, opcode::INIT, opcode::DESTROY];
+        if closing.contains(&message.opcode) {
+            self.told.clear();
+        }
         let silent = [opcode::FORGET, opcode::BATCH_FORGET, opcode::INTERRUPT, opcode::NOTIFY_REPLY];
         if answer.is_empty() {
             let speechless = message.head.len() < 40 || message.room < 16 || silent.contains(&message.opcode);
@@ -30,6 +35,16 @@ impl Guest {
         }
         self.check_length(message, body.len());
         self.learn(message.opcode, body);
+        if let (opcode::IOMAP_BEGIN, Ok(map)) = (message.opcode, IomapBeginOut::read_from_bytes(body)) {
+            let node = u64::from_le_bytes(message.head[16..24].try_into().expect("8 bytes"));
+            let ino = self.inodes.get(&node).copied();
+            // Who only wants a report gets no device.
+            if let (IOMAP_MAPPED, 1.., Some(ino)) = (map.read.kind, map.read.dev, ino) {
+                let IomapIo { offset, length, addr: address, .. } = map.read;
+                assert!(length > 0 && offset.checked_add(length).is_some(), "{map:?}");
+                self.told.push(Told { ino, offset, length, address });
+            }
+        }
     }
 
     fn check_length(&self, message: &Message, len: usize) {
@@ -92,6 +107,7 @@ impl Guest {
     fn meet(&mut self, entry: &EntryOut) {
         if entry.nodeid != 0 {
             assert!(!self.foreign.contains(&entry.attr.ino), "a file outside the share: {entry:?}");
+            self.inodes.insert(entry.nodeid, entry.attr.ino);
             if !self.nodes.contains(&entry.nodeid) {
                 self.nodes.push(entry.nodeid);
             }

@@ -3,6 +3,7 @@
 //! Loop devices with a file system each, that this process alone has mounted: they are gone with it.
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -63,6 +64,34 @@ impl Disk {
     pub fn below(&self) -> PathBuf {
         self.ground.root().join("below")
     }
+}
+
+/// `struct fiemap` of `<linux/fiemap.h>`, with room for one extent.
+#[repr(C)]
+#[derive(Default)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped: u32,
+    count: u32,
+    reserved: u32,
+    logical: u64,
+    physical: u64,
+    extent_length: u64,
+    rest: [u64; 4],
+}
+
+/// Where a byte of a file is on its device; none where it is nowhere, or not yet.
+pub fn address(file: &Path, offset: u64) -> Option<u64> {
+    const FIEMAP: libc::c_ulong = 0xc020_660b;
+    let file = File::open(file).ok()?;
+    let mut map = Fiemap { start: offset, length: 1, count: 1, ..Fiemap::default() };
+    // SAFETY: the kernel writes the header and one extent, for which there is room.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), FIEMAP, &raw mut map) };
+    let inside =
+        answer == 0 && map.mapped == 1 && (map.logical..map.logical + map.extent_length).contains(&offset);
+    inside.then(|| map.physical + (offset - map.logical))
 }
 
 fn succeeds(command: &mut Command) -> Option<()> {

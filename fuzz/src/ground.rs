@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirEntryExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -117,6 +117,21 @@ impl Ground {
                 .expect("the share")
         };
         (open(&share), open(Path::new("/proc/self/fd")))
+    }
+
+    /// The regular file of the share with this inode number.
+    pub fn find(&self, ino: u64) -> Option<PathBuf> {
+        let mut folders = vec![self.share()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    Ok(kind) if kind.is_file() && entry.ino() == ino => return Some(entry.path()),
+                    _ => {}
+                }
+            }
+        }
+        None
     }
 
     /// The attributes of everything beside the share and above it.

@@ -3,6 +3,8 @@
 //! [`Guest`] makes requests of the fuzzer's bytes: mostly what a kernel could send, with the nodes and handles that
 //! it was told, sometimes with others, and sometimes no request at all. What it may be answered is in `answers.rs`.
 
+use std::collections::BTreeMap;
+
 use extentfsd::fuse::abi::extents::{IomapBeginIn, IomapConfigIn, IomapEndIn, IomapIoendIn};
 use extentfsd::fuse::abi::{self, opcode, *};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -28,8 +30,25 @@ pub struct Guest {
     pub(crate) nodes: Vec<u64>,
     pub(crate) handles: Vec<u64>,
     unique: u64,
+    /// The inode number of each node.
+    pub(crate) inodes: BTreeMap<u64, u64>,
+    /// Where files are on the guest's disk, until it might have closed one.
+    pub told: Vec<Told>,
     /// Inode numbers that no answer may have as a node's.
     pub(crate) foreign: Vec<u64>,
+}
+
+/// A part of a file that the guest was told the place of.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// The file's inode number.
+    pub ino: u64,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Where it begins on the device.
+    pub address: u64,
 }
 
 /// Every operation, the usual ones more than once.
@@ -85,7 +104,14 @@ const MODES: &[u32] = &[
 impl Guest {
     /// A guest that knows the root; `foreign` are inode numbers that are not in the share.
     pub fn new(foreign: Vec<u64>) -> Self {
-        Self { nodes: vec![1], handles: Vec::new(), unique: 0, foreign }
+        Self {
+            nodes: vec![1],
+            handles: Vec::new(),
+            unique: 0,
+            inodes: BTreeMap::new(),
+            told: Vec::new(),
+            foreign,
+        }
     }
 
     /// INIT of a kernel with this minor version, offering these flags.

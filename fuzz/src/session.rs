@@ -2,7 +2,8 @@
 //!
 //! Oracles: nothing beside the share is changed or read (`ground`), no answer is one that a kernel would not take or that
 //! speaks of a file outside (`answers`), no descriptor leads out of the share while the guest has it mounted, and none is
-//! left when it has unmounted.
+//! left when it has unmounted. Where the guest has the device under the share, what it was told of a file's place is true
+//! until it might have closed the file.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,9 +19,10 @@ use extentfsd::fs::{
 use extentfsd::fuse::{Direction, Handled, Server, Transfer};
 
 use crate::descriptors::{open_files, opened_since};
+use crate::disk;
 use crate::ground::Ground;
 use crate::input::Input;
-use crate::messages::{Guest, Message};
+use crate::messages::{Guest, Message, Told};
 
 /// Requests of one input at most: what comes later in a long one teaches nothing new.
 const MOST: usize = 64;
@@ -35,7 +37,8 @@ pub fn run(mut input: Input<'_>, ground: &Ground, volume: Option<Volume>) {
     let trace = ground.trace();
     let mut guest = Guest::new(ground.foreign_inodes());
     let before = open_files();
-    let ours = if volume.is_some() { 3 } else { 2 };
+    let on_device = volume.is_some();
+    let ours = if on_device { 3 } else { 2 };
     let mut fs = Passthrough::new(config(&mut input), root, proc_self_fd).expect("a share");
     let window = input.once_in(2);
     if let Some(volume) = volume {
@@ -60,6 +63,9 @@ pub fn run(mut input: Input<'_>, ground: &Ground, volume: Option<Volume>) {
         let message = guest.ask(&mut input);
         serve(&server, &mut guest, &message, &mut late);
         look_around(&before, ground);
+        if on_device {
+            guest.told.iter().for_each(|told| is_there_still(ground, told));
+        }
     }
     server.cancel_waits();
     for (message, answer) in late {
@@ -181,6 +187,16 @@ fn carry_out(transfer: &Transfer, message: &Message) -> std::io::Result<usize> {
         }
     };
     usize::try_from(moved).map_err(|_| std::io::Error::last_os_error())
+}
+
+/// Whether a file is still where the guest was told.
+fn is_there_still(ground: &Ground, told: &Told) {
+    let path =
+        ground.find(told.ino).unwrap_or_else(|| panic!("a file that was told of has no name: {told:?}"));
+    for into in [0, told.length - 1] {
+        let found = disk::address(&path, told.offset + into);
+        assert_eq!(found, Some(told.address + into), "where {} is: {told:?}", path.display());
+    }
 }
 
 /// Whether all that was opened since `before` lies in the share.
