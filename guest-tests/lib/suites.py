@@ -8,6 +8,7 @@ Header lines, anywhere among the first comment lines:
     # programs: NAME             put into the guest beside what is always there; known is: fio
     # requires: VARIABLE         runs only where the environment variable is set
     # revoke: SECONDS            the daemon is told so often to take back what it granted of the window
+    # tolerates: REGEX           what the daemon may say at level ERROR, because the suite brings it about
     # crash: SECONDS             the guest is killed so long after the suite began; what it left is the result
 
 Beside it may stand programs that run on the host: NAME.prepare before the boot, NAME.host afterwards. Both get the
@@ -41,6 +42,7 @@ class Suite:
     programs: tuple[str, ...]
     revoke: float
     crash: float
+    tolerates: str
 
     @property
     def boot(self) -> tuple:
@@ -81,7 +83,7 @@ def load(name: str) -> Suite:
     return Suite(
         name, path, full, quick,
         tuple(shlex.split(header.get("needs", ""))), tuple(header.get("requires", "").split()),
-        tuple(header.get("programs", "").split()), revoke, crash,
+        tuple(header.get("programs", "").split()), revoke, crash, header.get("tolerates", ""),
     )  # fmt: skip
 
 

@@ -41,4 +41,4 @@ pub use blocks::{Locate, Location, MOST_PIECES, Piece};
 pub use file::{DirectFile, HostFile};
 pub use gate::Passage;
 pub use volume::{Volume, VolumeError, VolumeUse};
-pub use window::{Access, Alone, Fence, Identity, Region, Way, Window};
+pub use window::{Access, Fence, Identity, Mover, Region, Way, Window};

@@ -261,12 +261,12 @@ fn a_change_by_way_of_the_window_is_alone() {
     let file = Told::new(true);
     let region = grant(&window, 1, &file);
     assert!(learns(&window, region));
-    let alone = window.enter_alone(region + 4096, 4096).unwrap();
+    let alone = window.enter_to_move(region + 4096, 4096).unwrap();
     assert_eq!(alone.offset, 4096);
     assert!(matches!(window.enter(region, 512, Access::Read), Way::Fenced(_)));
     thread::scope(|scope| {
         let fence = scope.spawn(|| drop(window.fence(1)));
-        let second = scope.spawn(|| window.enter_alone(region, 512).is_some());
+        let second = scope.spawn(|| window.enter_to_move(region, 512).is_some());
         thread::sleep(Duration::from_millis(10));
         assert!(!fence.is_finished() && !second.is_finished());
         drop(alone);
@@ -274,7 +274,7 @@ fn a_change_by_way_of_the_window_is_alone() {
     });
     assert_eq!(address(&window, region, 512, Access::Read), None);
     window.end_writes(1);
-    assert!(window.enter_alone(region, 512).is_none());
+    assert!(window.enter_to_move(region, 512).is_none());
 }
 
 #[test]

@@ -371,9 +371,25 @@ impl Window {
         Way::Inside { file, offset, within: on_device, passage }
     }
 
-    /// Where a change of `len` bytes at `address` leads that moves blocks, with nobody else in the file until the answer is
-    /// dropped. None where [`enter`](Self::enter) refuses a write. May wait.
-    pub fn enter_alone(&self, address: u64, len: u64) -> Option<Alone<'_>> {
+    /// Where a change of `len` bytes at `address` leads that moves blocks. Where the window knows blocks, nobody else is in the
+    /// file until the answer is dropped. None where [`enter`](Self::enter) refuses a write. May wait.
+    pub fn enter_to_move(&self, address: u64, len: u64) -> Option<Mover<'_>> {
+        if self.learner.is_some() { self.enter_alone(address, len) } else { self.enter_beside(address, len) }
+    }
+
+    fn enter_beside(&self, address: u64, len: u64) -> Option<Mover<'_>> {
+        loop {
+            match self.enter(address, len, Access::Write) {
+                Way::Inside { file, offset, passage, .. } => {
+                    return Some(Mover { file, offset, passage, _fence: None });
+                }
+                Way::Fenced(fence) => fence.wait(),
+                Way::Zeroes | Way::Refused => return None,
+            }
+        }
+    }
+
+    fn enter_alone(&self, address: u64, len: u64) -> Option<Mover<'_>> {
         loop {
             let (place, granted) = self.at(address)?;
             let offset = address - place.address;
@@ -402,7 +418,7 @@ impl Window {
                 continue;
             }
             let file = granted.writer().filter(|_| granted.may_write())?;
-            return Some(Alone { file, offset, passage, _fence: fence });
+            return Some(Mover { file, offset, passage, _fence: Some(fence) });
         }
     }
 
@@ -434,16 +450,16 @@ impl Window {
     }
 }
 
-/// A file with nobody in it but whoever has this.
+/// Somebody is in a file who may move its blocks.
 #[derive(Debug)]
-pub struct Alone<'a> {
+pub struct Mover<'a> {
     /// The file, by way of its file system.
     pub file: Arc<dyn HostFile>,
     /// Where in it.
     pub offset: u64,
     /// Of the one who is inside.
     pub passage: Passage,
-    _fence: Fence<'a>,
+    _fence: Option<Fence<'a>>,
 }
 
 /// A file that no request of the window reaches while this lives.

@@ -19,7 +19,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use super::Device;
-use crate::extents::{Access, Alone, HostFile, Way, Window};
+use crate::extents::{Access, HostFile, Mover, Way, Window};
 use crate::fuse::{Direction, Transfer};
 use crate::ring::{Outcome, Respond, Service, Wait};
 use crate::sandbox::Role;
@@ -217,8 +217,8 @@ impl WindowService {
             return IOERR;
         };
         let len = u64::from(sectors) * SECTOR;
-        let Some(alone) = self.0.enter_alone(address, len) else { return IOERR };
-        let Alone { file, offset, passage, .. } = &alone;
+        let Some(mover) = self.0.enter_to_move(address, len) else { return IOERR };
+        let Mover { file, offset, passage, .. } = &mover;
         if !ends_within(&**file, *offset, len) {
             return IOERR;
         }

@@ -349,7 +349,7 @@ fn who_moves_blocks_waits_for_requests_and_has_them_forgotten() {
         };
         assert!(takes_blocks_away(&share, region, create));
         share.write(node, fh, 0, &[3; 100_000]).unwrap();
-        let clear = || drop(share.window.enter_alone(region, 4096).unwrap());
+        let clear = || drop(share.window.enter_to_move(region, 4096).unwrap());
         assert!(takes_blocks_away(&share, region, clear));
         assert!(
             takes_blocks_away(&share, region, || fs.forget(node, 2)),
