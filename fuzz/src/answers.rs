@@ -35,6 +35,7 @@ impl Guest {
         }
         self.check_length(message, body.len());
         self.learn(message.opcode, body);
+        self.count_opens(message);
         if let (opcode::IOMAP_BEGIN, Ok(map)) = (message.opcode, IomapBeginOut::read_from_bytes(body)) {
             let node = u64::from_le_bytes(message.head[16..24].try_into().expect("8 bytes"));
             let ino = self.inodes.get(&node).copied();
@@ -44,6 +45,17 @@ impl Guest {
                 assert!(length > 0 && offset.checked_add(length).is_some(), "{map:?}");
                 self.told.push(Told { ino, offset, length, address });
             }
+        }
+    }
+
+    /// Remembers which handle is of which node.
+    fn count_opens(&mut self, message: &Message) {
+        let number = |at: usize| Some(u64::from_le_bytes(*message.head.get(at..)?.first_chunk()?));
+        match message.opcode {
+            opcode::OPEN => self.files.extend(number(16).zip(self.handles.last().copied())),
+            opcode::RELEASE => self.files.retain(|(_, handle)| number(40) != Some(*handle)),
+            opcode::INIT | opcode::DESTROY => self.files.clear(),
+            _ => {}
         }
     }
 
