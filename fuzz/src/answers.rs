@@ -18,6 +18,8 @@ impl Guest {
         if closing.contains(&message.opcode) {
             self.told.clear();
         }
+        let forgetting = [opcode::FORGET, opcode::BATCH_FORGET, opcode::INIT, opcode::DESTROY];
+        self.forgot |= forgetting.contains(&message.opcode);
         let silent = [opcode::FORGET, opcode::BATCH_FORGET, opcode::INTERRUPT, opcode::NOTIFY_REPLY];
         if answer.is_empty() {
             let speechless = message.head.len() < 40 || message.room < 16 || silent.contains(&message.opcode);

@@ -106,7 +106,13 @@ impl Requests {
     ///
     /// # Panics
     /// Something does not hold that has to.
-    pub fn during(&mut self, guest: &mut Guest, message: &Message, serve: impl FnOnce(&mut Guest)) {
+    pub fn during(
+        &mut self,
+        guest: &mut Guest,
+        message: &Message,
+        ground: &Ground,
+        serve: impl FnOnce(&mut Guest),
+    ) {
         let ends = [
             opcode::RELEASE,
             opcode::RELEASEDIR,
@@ -125,8 +131,13 @@ impl Requests {
             self.land(writes, true);
             self.flush();
         }
+        let alone = self.in_flight.is_empty();
+        guest.read.clear();
         self.meanwhile(|| serve(guest));
         self.contents = None;
+        if alone && !guest.forgot && !guest.read.is_empty() {
+            look_at_read(guest, message, ground);
+        }
         for told in &guest.told {
             self.known.retain(|known| known.address != told.address);
             self.known.push(*told);
@@ -295,6 +306,15 @@ impl Requests {
         self.land(requests, true);
         self.flush();
     }
+}
+
+/// Whether a READ found what is on the device.
+fn look_at_read(guest: &Guest, message: &Message, ground: &Ground) {
+    let number = |at: usize| Some(u64::from_le_bytes(*message.head.get(at..)?.first_chunk()?));
+    let (node, offset) = number(16).zip(number(48)).expect("a READ that was done");
+    let Some(path) = guest.inodes.get(&node).and_then(|ino| ground.find(*ino)) else { return };
+    let found = read_past_cache(&path, offset, guest.read.len());
+    assert!(found == guest.read, "a READ at {offset} of {}", path.display());
 }
 
 fn head(kind: u32, sector: u64) -> Vec<u8> {

@@ -37,6 +37,10 @@ pub struct Guest {
     pub(crate) inodes: BTreeMap<u64, u64>,
     /// Where files are on the guest's disk, until it might have closed one.
     pub told: Vec<Told>,
+    /// The bytes of the last READ.
+    pub(crate) read: Vec<u8>,
+    /// Whether it has forgotten nodes, so that it may have a file by two of them.
+    pub(crate) forgot: bool,
     /// Inode numbers that no answer may have as a node's.
     pub(crate) foreign: Vec<u64>,
 }
@@ -114,6 +118,8 @@ impl Guest {
             unique: 0,
             inodes: BTreeMap::new(),
             told: Vec::new(),
+            read: Vec::new(),
+            forgot: false,
             foreign,
         }
     }

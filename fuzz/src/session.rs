@@ -83,7 +83,9 @@ pub fn run(mut input: Input<'_>, ground: &Ground, source: Source) {
     if let Some(requests) = requests.as_mut().filter(|_| !input.once_in(4)) {
         for message in guest.begin() {
             let message = message(&mut guest);
-            requests.during(&mut guest, &message, |guest| serve(&server, guest, &message, &mut late));
+            requests.during(&mut guest, &message, ground, |guest| {
+                serve(&server, guest, &message, &mut late);
+            });
         }
     }
     for _ in 0..MOST {
@@ -106,7 +108,9 @@ pub fn run(mut input: Input<'_>, ground: &Ground, source: Source) {
         match requests.as_mut() {
             None => serve(&server, &mut guest, &message, &mut late),
             Some(requests) => {
-                requests.during(&mut guest, &message, |guest| serve(&server, guest, &message, &mut late));
+                requests.during(&mut guest, &message, ground, |guest| {
+                    serve(&server, guest, &message, &mut late);
+                });
             }
         }
         look_around(&before, ground);
@@ -199,9 +203,12 @@ fn serve(
         Handled::Reply => {}
         Handled::NoReply => answer.clear(),
         Handled::Transfer(transfer) => {
-            let outcome = carry_out(&transfer, message);
+            let mut buffer = Vec::new();
+            let outcome = carry_out(&transfer, message, &mut buffer);
             if let (Direction::Read, Ok(bytes)) = (transfer.direction, &outcome) {
                 moved = *bytes;
+                buffer.truncate(moved);
+                guest.read = buffer;
             }
             server.finish(&message.head, &transfer, outcome, &mut answer);
         }
@@ -219,7 +226,7 @@ fn serve(
 }
 
 /// Moves the bytes of a READ or WRITE between the host's file and a buffer that stands for guest memory.
-fn carry_out(transfer: &Transfer, message: &Message) -> std::io::Result<usize> {
+fn carry_out(transfer: &Transfer, message: &Message, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
     let len = transfer.len as usize;
     let there = match transfer.direction {
         Direction::Read => message.room - 16,
@@ -229,7 +236,7 @@ fn carry_out(transfer: &Transfer, message: &Message) -> std::io::Result<usize> {
     if len > there {
         return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
     }
-    let mut buffer = vec![b'w'; len];
+    buffer.resize(len, b'w');
     let file = transfer.file.buffered();
     let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: len };
     let (fd, offset) = (file.as_fd().as_raw_fd(), transfer.offset as i64);
