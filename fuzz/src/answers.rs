@@ -18,6 +18,8 @@ impl Guest {
         if closing.contains(&message.opcode) {
             self.told.clear();
         }
+        let forgetting = [opcode::FORGET, opcode::BATCH_FORGET, opcode::INIT, opcode::DESTROY];
+        self.forgot |= forgetting.contains(&message.opcode);
         let silent = [opcode::FORGET, opcode::BATCH_FORGET, opcode::INTERRUPT, opcode::NOTIFY_REPLY];
         if answer.is_empty() {
             let speechless = message.head.len() < 40 || message.room < 16 || silent.contains(&message.opcode);
@@ -35,6 +37,7 @@ impl Guest {
         }
         self.check_length(message, body.len());
         self.learn(message.opcode, body);
+        self.count_opens(message);
         if let (opcode::IOMAP_BEGIN, Ok(map)) = (message.opcode, IomapBeginOut::read_from_bytes(body)) {
             let node = u64::from_le_bytes(message.head[16..24].try_into().expect("8 bytes"));
             let ino = self.inodes.get(&node).copied();
@@ -44,6 +47,17 @@ impl Guest {
                 assert!(length > 0 && offset.checked_add(length).is_some(), "{map:?}");
                 self.told.push(Told { ino, offset, length, address });
             }
+        }
+    }
+
+    /// Remembers which handle is of which node.
+    fn count_opens(&mut self, message: &Message) {
+        let number = |at: usize| Some(u64::from_le_bytes(*message.head.get(at..)?.first_chunk()?));
+        match message.opcode {
+            opcode::OPEN => self.files.extend(number(16).zip(self.handles.last().copied())),
+            opcode::RELEASE => self.files.retain(|(_, handle)| number(40) != Some(*handle)),
+            opcode::INIT | opcode::DESTROY => self.files.clear(),
+            _ => {}
         }
     }
 

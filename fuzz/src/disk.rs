@@ -3,7 +3,7 @@
 //! Loop devices with a file system each, that this process alone has mounted: they are gone with it.
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -79,18 +79,27 @@ struct Fiemap {
     logical: u64,
     physical: u64,
     extent_length: u64,
-    rest: [u64; 4],
+    extent_reserved: [u64; 2],
+    extent_flags: u32,
+    rest: [u32; 3],
 }
 
 /// Where a byte of a file is on its device; none where it is nowhere, or not yet.
 pub fn address(file: &Path, offset: u64) -> Option<u64> {
+    address_of(File::open(file).ok()?.as_fd(), offset)
+}
+
+/// The same of a file that is open; none where nothing was ever written, too.
+pub fn address_of(file: BorrowedFd<'_>, offset: u64) -> Option<u64> {
     const FIEMAP: libc::c_ulong = 0xc020_660b;
-    let file = File::open(file).ok()?;
+    const UNWRITTEN: u32 = 0x800;
     let mut map = Fiemap { start: offset, length: 1, count: 1, ..Fiemap::default() };
     // SAFETY: the kernel writes the header and one extent, for which there is room.
     let answer = unsafe { libc::ioctl(file.as_raw_fd(), FIEMAP, &raw mut map) };
-    let inside =
-        answer == 0 && map.mapped == 1 && (map.logical..map.logical + map.extent_length).contains(&offset);
+    let inside = answer == 0
+        && map.mapped == 1
+        && map.extent_flags & UNWRITTEN == 0
+        && (map.logical..map.logical + map.extent_length).contains(&offset);
     inside.then(|| map.physical + (offset - map.logical))
 }
 

@@ -1,7 +1,8 @@
 //! What does a guest say in FUSE?
 //!
 //! [`Guest`] makes requests of the fuzzer's bytes: mostly what a kernel could send, with the nodes and handles that
-//! it was told, sometimes with others, and sometimes no request at all. What it may be answered is in `answers.rs`.
+//! it was told, sometimes with others, and sometimes no request at all. What it may be answered is in `answers.rs`, and what it says
+//! of files that it reaches in a window in `file_messages.rs`.
 
 use std::collections::BTreeMap;
 
@@ -29,11 +30,17 @@ pub struct Message {
 pub struct Guest {
     pub(crate) nodes: Vec<u64>,
     pub(crate) handles: Vec<u64>,
+    /// Nodes that are open, with a handle each.
+    pub(crate) files: Vec<(u64, u64)>,
     unique: u64,
     /// The inode number of each node.
     pub(crate) inodes: BTreeMap<u64, u64>,
     /// Where files are on the guest's disk, until it might have closed one.
     pub told: Vec<Told>,
+    /// The bytes of the last READ.
+    pub(crate) read: Vec<u8>,
+    /// Whether it has forgotten nodes, so that it may have a file by two of them.
+    pub(crate) forgot: bool,
     /// Inode numbers that no answer may have as a node's.
     pub(crate) foreign: Vec<u64>,
 }
@@ -107,9 +114,12 @@ impl Guest {
         Self {
             nodes: vec![1],
             handles: Vec::new(),
+            files: Vec::new(),
             unique: 0,
             inodes: BTreeMap::new(),
             told: Vec::new(),
+            read: Vec::new(),
+            forgot: false,
             foreign,
         }
     }
@@ -127,7 +137,14 @@ impl Guest {
         self.message(opcode::DESTROY, 0, &[], 0, 4096)
     }
 
-    fn message(&mut self, opcode: u32, nodeid: u64, body: &[u8], payload: usize, room: usize) -> Message {
+    pub(crate) fn message(
+        &mut self,
+        opcode: u32,
+        nodeid: u64,
+        body: &[u8],
+        payload: usize,
+        room: usize,
+    ) -> Message {
         self.unique += 2;
         let len = size_of::<InHeader>() + body.len() + payload;
         let header = InHeader { len: len as u32, opcode, unique: self.unique, nodeid, ..InHeader::default() };
@@ -547,6 +564,7 @@ fn flags(input: &mut Input<'_>) -> u32 {
     }
 }
 
-fn push<T: IntoBytes + Immutable>(body: &mut Vec<u8>, value: T) {
+/// Adds a part of a request to its body.
+pub(crate) fn push<T: IntoBytes + Immutable>(body: &mut Vec<u8>, value: T) {
     body.extend_from_slice(value.as_bytes());
 }

@@ -3,7 +3,7 @@
 //! Oracles: nothing beside the share is changed or read (`ground`), no answer is one that a kernel would not take or that
 //! speaks of a file outside (`answers`), no descriptor leads out of the share while the guest has it mounted, and none is
 //! left when it has unmounted. Where the guest has the device under the share, what it was told of a file's place is true
-//! until it might have closed the file.
+//! until it might have closed the file. What must hold where the window has that device is in `blocks`.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,6 +18,7 @@ use extentfsd::fs::{
 };
 use extentfsd::fuse::{Direction, Handled, Server, Transfer};
 
+use crate::blocks::{self, Requests};
 use crate::descriptors::{open_files, opened_since};
 use crate::disk;
 use crate::ground::Ground;
@@ -27,24 +28,47 @@ use crate::messages::{Guest, Message, Told};
 /// Requests of one input at most: what comes later in a long one teaches nothing new.
 const MOST: usize = 64;
 
-/// Mounts the share of this ground, does what the input says, unmounts; with the device under it as the guest's disk, or
-/// sometimes with a window.
+/// Where records of a file lead, as the operator says it (`--extent-source`).
+#[derive(Debug)]
+pub enum Source {
+    /// To a window; sometimes there is none.
+    File,
+    /// To the device under the share.
+    Device(Volume),
+    /// To a window over that device.
+    Block(Volume),
+}
+
+/// Mounts the share of this ground, does what the input says, unmounts.
 ///
 /// # Panics
 /// Something does not hold that has to.
-pub fn run(mut input: Input<'_>, ground: &Ground, volume: Option<Volume>) {
+pub fn run(mut input: Input<'_>, ground: &Ground, source: Source) {
     let (root, proc_self_fd) = ground.fresh_share();
+    if let Source::Block(_) = source {
+        blocks::lay_out(ground);
+    }
     let trace = ground.trace();
     let mut guest = Guest::new(ground.foreign_inodes());
     let before = open_files();
-    let on_device = volume.is_some();
-    let ours = if on_device { 3 } else { 2 };
+    let on_device = matches!(source, Source::Device(_));
+    let ours = if matches!(source, Source::File) { 2 } else { 3 };
     let mut fs = Passthrough::new(config(&mut input), root, proc_self_fd).expect("a share");
     let window = input.once_in(2);
-    if let Some(volume) = volume {
-        fs = fs.with_volume(volume);
-    } else if window {
-        fs = fs.with_window(Arc::new(Window::new(Identity::new(b"fuzz", 512, false))));
+    let mut requests = None;
+    match source {
+        Source::Device(volume) => fs = fs.with_volume(volume),
+        Source::Block(volume) => {
+            let Identity { logical_block, read_only, .. } = *volume.identity();
+            let window = Window::new(Identity::new(b"fuzz", logical_block, read_only)).over(volume);
+            let window = Arc::new(window);
+            requests = Some(Requests::new(&window));
+            fs = fs.with_window(window);
+        }
+        Source::File if window => {
+            fs = fs.with_window(Arc::new(Window::new(Identity::new(b"fuzz", 512, false))));
+        }
+        Source::File => {}
     }
     let server = Server::new(fs);
     let offered = if input.once_in(8) { input.u64() } else { u64::MAX };
@@ -56,12 +80,39 @@ pub fn run(mut input: Input<'_>, ground: &Ground, volume: Option<Volume>) {
         serve(&server, &mut guest, &init, &mut late);
     }
     let idle = open_files();
+    if let Some(requests) = requests.as_mut().filter(|_| !input.once_in(4)) {
+        for message in guest.begin() {
+            let message = message(&mut guest);
+            requests.during(&mut guest, &message, ground, |guest| {
+                serve(&server, guest, &message, &mut late);
+            });
+        }
+    }
     for _ in 0..MOST {
         if input.is_empty() {
             break;
         }
-        let message = guest.ask(&mut input);
-        serve(&server, &mut guest, &message, &mut late);
+        let message = match requests.as_mut().map(|requests| (requests, input.u8())) {
+            None => guest.ask(&mut input),
+            Some((_, 0..=79)) => guest.ask_of_a_file(&mut input),
+            Some((_, 80..=119)) => guest.ask(&mut input),
+            Some((requests, 120..=149)) => {
+                requests.use_often(&mut input);
+                continue;
+            }
+            Some((requests, _)) => {
+                requests.request(&mut input, ground);
+                continue;
+            }
+        };
+        match requests.as_mut() {
+            None => serve(&server, &mut guest, &message, &mut late),
+            Some(requests) => {
+                requests.during(&mut guest, &message, ground, |guest| {
+                    serve(&server, guest, &message, &mut late);
+                });
+            }
+        }
         look_around(&before, ground);
         if on_device {
             guest.told.iter().for_each(|told| is_there_still(ground, told));
@@ -74,16 +125,23 @@ pub fn run(mut input: Input<'_>, ground: &Ground, volume: Option<Volume>) {
         let answer = answer.expect("an answer to a lock that was waited for");
         guest.listen(&message, &answer, 0);
     }
+    let over_device = requests.is_some();
+    if let Some(requests) = &mut requests {
+        requests.end();
+    }
     let destroy = guest.destroy();
     serve(&server, &mut guest, &destroy, &mut Vec::new());
     assert_eq!(open_files().len(), idle.len(), "descriptors after DESTROY: {:?}", opened_since(&idle));
-    drop(server);
+    drop((server, requests));
     assert_eq!(
         open_files().len(),
         before.len() - ours,
         "descriptors at the end: {:?}",
         opened_since(&before)
     );
+    if over_device {
+        blocks::look_at_files(ground);
+    }
     assert_eq!(ground.trace(), trace, "something outside the share was touched");
 }
 
@@ -145,9 +203,12 @@ fn serve(
         Handled::Reply => {}
         Handled::NoReply => answer.clear(),
         Handled::Transfer(transfer) => {
-            let outcome = carry_out(&transfer, message);
+            let mut buffer = Vec::new();
+            let outcome = carry_out(&transfer, message, &mut buffer);
             if let (Direction::Read, Ok(bytes)) = (transfer.direction, &outcome) {
                 moved = *bytes;
+                buffer.truncate(moved);
+                guest.read = buffer;
             }
             server.finish(&message.head, &transfer, outcome, &mut answer);
         }
@@ -165,7 +226,7 @@ fn serve(
 }
 
 /// Moves the bytes of a READ or WRITE between the host's file and a buffer that stands for guest memory.
-fn carry_out(transfer: &Transfer, message: &Message) -> std::io::Result<usize> {
+fn carry_out(transfer: &Transfer, message: &Message, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
     let len = transfer.len as usize;
     let there = match transfer.direction {
         Direction::Read => message.room - 16,
@@ -175,7 +236,7 @@ fn carry_out(transfer: &Transfer, message: &Message) -> std::io::Result<usize> {
     if len > there {
         return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
     }
-    let mut buffer = vec![b'w'; len];
+    buffer.resize(len, b'w');
     let file = transfer.file.buffered();
     let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: len };
     let (fd, offset) = (file.as_fd().as_raw_fd(), transfer.offset as i64);

@@ -1,16 +1,16 @@
-//! FUSE messages of a guest that has the block device under the share as a disk.
+//! FUSE messages of a guest that has the block device under the share as a disk, or a window over it.
 //!
-//! What must hold is in `session`, and besides: a device that is not the one under the share, or not fit to be shared, is
+//! What must hold is in `session` and `blocks`, and besides: a device that is not the one under the share, or not fit to be shared, is
 //! refused with a reason.
 
 #![no_main]
 
 use std::path::PathBuf;
 
-use extentfsd::extents::Volume;
+use extentfsd::extents::{Volume, VolumeError};
 use extentfsd_fuzz::disk::Disk;
 use extentfsd_fuzz::input::Input;
-use extentfsd_fuzz::session;
+use extentfsd_fuzz::session::{self, Source};
 
 libfuzzer_sys::fuzz_target!(init: {
     if Disk::all().is_empty() {
@@ -22,15 +22,28 @@ libfuzzer_sys::fuzz_target!(init: {
 fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let disks = Disk::all();
-    let disk = &disks[input.below(disks.len())];
+    let choice = usize::from(input.u8());
+    let disk = &disks[choice % disks.len()];
+    let by_window = choice >= 128;
     if input.once_in(32) {
         mistake(&mut input, disks);
     }
     // The share has to be there.
     drop(disk.ground.fresh_share());
     let read_only = input.once_in(16);
-    let volume = Volume::open(&disk.device, &disk.ground.share(), b"fuzz", read_only);
-    session::run(input, &disk.ground, Some(volume.expect("a device that is fit")));
+    let (device, share) = (&disk.device, disk.ground.share());
+    let source = if by_window {
+        match Volume::open_for_window(device, &share, read_only) {
+            Ok(volume) => Source::Block(volume),
+            // A kernel that lets nobody write to a device that is mounted.
+            Err(VolumeError::Device { step: "open it for writing", .. }) => return,
+            Err(error) => panic!("{error}"),
+        }
+    } else {
+        let volume = Volume::open(device, &share, b"fuzz", read_only);
+        Source::Device(volume.expect("a device that is fit"))
+    };
+    session::run(input, &disk.ground, source);
 }
 
 /// An operator who names another device, or another directory.
