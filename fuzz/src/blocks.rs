@@ -24,14 +24,7 @@ use crate::disk;
 use crate::ground::Ground;
 use crate::input::Input;
 use crate::messages::{Guest, Message, Told};
-
-const IN: u32 = 0;
-const OUT: u32 = 1;
-const FLUSH: u32 = 4;
-const DISCARD: u32 = 11;
-const WRITE_ZEROES: u32 = 13;
-
-const OK: u8 = 0;
+use crate::virtio_blk::{DISCARD, FLUSH, IN, OK, OUT, WRITE_ZEROES};
 
 /// Bytes of each file that are looked at: those that a session begins with are no longer.
 const LOOKED_AT: usize = 256 << 10;

@@ -28,3 +28,4 @@ pub mod input;
 pub mod messages;
 pub mod session;
 pub mod specification;
+pub mod virtio_blk;

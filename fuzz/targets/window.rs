@@ -20,6 +20,7 @@ use extentfsd::vhost::{Device, WindowDevice};
 use extentfsd_fuzz::descriptors::open_files;
 use extentfsd_fuzz::ground::Ground;
 use extentfsd_fuzz::input::Input;
+use extentfsd_fuzz::virtio_blk::{DISCARD, FLUSH, GET_ID, IN, IOERR, OK, OUT, UNSUPP, WRITE_ZEROES};
 
 libfuzzer_sys::fuzz_target!(init: { Ground::get(); }, |bytes: &[u8]| run(bytes));
 
@@ -33,17 +34,6 @@ const MANY: usize = 1000;
 const MOST: usize = 100;
 /// Bytes that are moved at most: more would be the same again.
 const LARGEST: usize = 64 << 10;
-
-const IN: u32 = 0;
-const OUT: u32 = 1;
-const FLUSH: u32 = 4;
-const GET_ID: u32 = 8;
-const DISCARD: u32 = 11;
-const WRITE_ZEROES: u32 = 13;
-
-const OK: u8 = 0;
-const IOERR: u8 = 1;
-const UNSUPP: u8 = 2;
 
 /// A file as the operator's file system has it, and what must be in it.
 struct Backing {

@@ -1,24 +1,23 @@
 //! Are the blocks that the window knows the file's, whatever is done to it meanwhile?
 //!
-//! On file systems of their own, as the tests of the source `device`.
+//! On file systems of their own (`disk`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, fadvise, fallocate, fstatvfs, open, syncfs};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, fstatvfs, syncfs};
 use rustix::io::{Errno, pread, pwrite};
 
-use super::device::Disk;
+use super::disk::{Disk, DiskShare};
 use super::files::bits;
 use crate::extents::{Access, HostFile, Identity, Passage, Volume, Way, Window};
-use crate::fs::{Config, Passthrough};
-use crate::fuse::abi::FUSE_POSIX_ACL;
+use crate::fs::Config;
 use crate::fuse::*;
 
 #[repr(align(4096))]
@@ -27,8 +26,15 @@ struct Block([u8; 4096]);
 /// A share on a disk whose blocks the window may use.
 struct Share {
     window: Arc<Window>,
-    fs: Passthrough,
-    disk: Disk,
+    share: DiskShare,
+}
+
+impl Deref for Share {
+    type Target = DiskShare;
+
+    fn deref(&self) -> &DiskShare {
+        &self.share
+    }
 }
 
 /// Where a request of the window is served.
@@ -68,40 +74,10 @@ impl Share {
     }
 
     fn with(disk: Disk, config: Config, read_only: bool) -> Self {
-        let directory = |path: &Path| open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let volume = Volume::open_for_window(Path::new(&disk.device), &disk.root(), read_only).unwrap();
         let window = Arc::new(Window::new(Identity::new(b"a-disk", 512, read_only)).over(volume));
-        let root = directory(&disk.root());
-        let fs = Passthrough::new(config, root, directory(Path::new("/proc/self/fd"))).unwrap();
-        let fs = fs.with_window(Arc::clone(&window));
-        fs.init(!FUSE_POSIX_ACL).unwrap();
-        Self { window, fs, disk }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.disk.root().join(name)
-    }
-
-    fn look_up(&self, name: &str) -> NodeId {
-        let name = std::ffi::CString::new(name).unwrap();
-        self.fs.lookup(Caller::default(), NodeId::ROOT, Name::new(&name).unwrap()).unwrap().node
-    }
-
-    fn file(&self, name: &str, contents: &[u8]) -> NodeId {
-        fs::write(self.path(name), contents).unwrap();
-        self.look_up(name)
-    }
-
-    fn open(&self, node: NodeId, flags: i32) -> Fh {
-        self.fs.open(Caller::default(), node, bits(flags), false).unwrap().fh
-    }
-
-    fn open_direct(&self, node: NodeId) -> Fh {
-        self.open(node, libc::O_RDWR | libc::O_DIRECT)
-    }
-
-    fn release(&self, node: NodeId, fh: Fh) {
-        self.fs.release(node, &Release { fh, lock_owner: None, flock_unlock: false }).unwrap();
+        let share = DiskShare::new(disk, config, |_, fs| fs.with_window(Arc::clone(&window)));
+        Self { window, share }
     }
 
     /// The file's address in the window, with a grant to read, and to write where that may be.
@@ -144,21 +120,6 @@ impl Share {
         false
     }
 
-    /// WRITE, as the ring does it.
-    fn write(&self, node: NodeId, fh: Fh, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        let transfer = self.fs.write(Caller::default(), node, fh, &request(offset, bytes.len()))?;
-        let moved = pwrite(transfer.file.buffered(), bytes, transfer.offset).map_err(io::Error::from);
-        transfer.file.settle(moved)
-    }
-
-    fn read(&self, node: NodeId, fh: Fh, offset: u64, len: usize) -> Vec<u8> {
-        let transfer = self.fs.read(node, fh, &request(offset, len)).unwrap();
-        let mut bytes = vec![0; len];
-        let read = pread(transfer.file.buffered(), &mut bytes, transfer.offset).unwrap();
-        bytes.truncate(transfer.file.settle(Ok(read)).unwrap());
-        bytes
-    }
-
     fn resize(&self, node: NodeId, size: u64) {
         let set = SetAttr { size: Some(size), ..SetAttr::default() };
         assert_eq!(self.fs.setattr(Caller::default(), node, &set).unwrap().attr.size, size);
@@ -168,11 +129,6 @@ impl Share {
         let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
         self.fs.setattr(Caller::default(), node, &set).unwrap();
     }
-}
-
-fn request(offset: u64, len: usize) -> IoRequest {
-    let size = u32::try_from(len).unwrap();
-    IoRequest { offset, size, open_flags: 0, from_cache: false, kill_suidgid: false }
 }
 
 fn name(name: &std::ffi::CStr) -> Name<'_> {
@@ -204,9 +160,9 @@ fn what_is_written_on_the_device_is_in_the_file() {
         assert!(share.read(node, fh, 0, 50_000) == expected, "by FUSE");
         assert_eq!(share.enter(region + 8192, Access::Read).unwrap().read(), [7; 4096]);
         // By FUSE within one of those blocks, over the end, and what is there then by the window.
-        assert_eq!(share.write(node, fh, 8190, &[1; 300]).unwrap(), 300);
+        assert_eq!(share.write(node, fh, 8190, &[1; 300], 0).unwrap(), 300);
         expected[8190..8490].fill(1);
-        assert_eq!(share.write(node, fh, 30_001, &[5; 20_000]).unwrap(), 20_000);
+        assert_eq!(share.write(node, fh, 30_001, &[5; 20_000], 0).unwrap(), 20_000);
         expected.resize(50_001, 0);
         expected[30_001..].fill(5);
         assert_eq!(share.enter(region + 8192, Access::Read).unwrap().read(), expected[8192..12_288]);
@@ -241,7 +197,7 @@ fn what_is_not_written_or_not_direct_goes_by_the_file_system() {
         assert_eq!(share.read(node, fh, 8192, 100), [2; 100]);
 
         let node = share.file("b", &[1; 100_000]);
-        let cached = share.open(node, libc::O_RDWR);
+        let cached = share.open(node, libc::O_RDWR).unwrap();
         share.open_direct(node);
         assert!(share.stays_unknown(share.region(node)), "the first open made it cached");
         share.release(node, cached);
@@ -339,16 +295,16 @@ fn who_moves_blocks_waits_for_requests_and_has_them_forgotten() {
         let fh = share.open_direct(node);
         let region = share.region(node);
         let cut = || {
-            share.open(node, libc::O_RDWR | libc::O_TRUNC);
+            share.open(node, libc::O_RDWR | libc::O_TRUNC).unwrap();
         };
         assert!(takes_blocks_away(&share, region, cut));
-        share.write(node, fh, 0, &[3; 100_000]).unwrap();
+        share.write(node, fh, 0, &[3; 100_000], 0).unwrap();
         let create = || {
             let flags = bits(libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC);
             fs.create(Caller::default(), NodeId::ROOT, name(c"c"), flags, &NewFile::default()).unwrap();
         };
         assert!(takes_blocks_away(&share, region, create));
-        share.write(node, fh, 0, &[3; 100_000]).unwrap();
+        share.write(node, fh, 0, &[3; 100_000], 0).unwrap();
         let clear = || drop(share.window.enter_to_move(region, 4096).unwrap());
         assert!(takes_blocks_away(&share, region, clear));
         assert!(
@@ -395,7 +351,7 @@ fn parts_of_a_block_are_written_by_fuse_beside_the_window() {
         let ended = Over(&over);
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                share.write(node, fh, 8192 + 100, &[0xff; 100]).unwrap();
+                share.write(node, fh, 8192 + 100, &[0xff; 100], 0).unwrap();
             }
         });
         for turn in 0..300_u32 {
@@ -440,7 +396,7 @@ fn nothing_is_written_on_a_read_only_share() {
     fs::write(disk.root().join("a"), [1; 100_000]).unwrap();
     let share = Share::with(disk, Config { read_only: true, ..Config::default() }, true);
     let node = share.look_up("a");
-    share.open(node, libc::O_RDONLY | libc::O_DIRECT);
+    share.open(node, libc::O_RDONLY | libc::O_DIRECT).unwrap();
     let region = share.region(node);
     assert!(share.learns(region));
     assert_eq!(share.enter(region, Access::Read).unwrap().read(), [1; 4096]);
@@ -520,7 +476,7 @@ fn blocks_that_a_file_lost_are_not_written() {
                 fs::remove_file(share.path("b")).unwrap();
                 syncfs(&directory).unwrap();
                 turns += 1;
-                share.write(node, fh, 0, &[1; LEN]).unwrap();
+                share.write(node, fh, 0, &[1; LEN], 0).unwrap();
                 share.fs.fsync(node, fh, true).unwrap();
                 thread::sleep(Duration::from_millis(30));
             }

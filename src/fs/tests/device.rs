@@ -1,150 +1,37 @@
 //! May a guest have the blocks of this file, and are they the right ones?
 //!
-//! On file systems of their own, in files behind loop devices. Where this process may not make them, or a program is
-//! missing, the test says so and ends.
+//! On file systems of their own (`disk`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::Write;
+use std::ops::Deref;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, fadvise, fallocate, open};
-use rustix::io::{Errno, pread, pwrite};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::io::{Errno, pread};
 
+use super::disk::{Disk, DiskShare, SIZE, run};
 use super::files::bits;
 use crate::extents::{Volume, VolumeError};
-use crate::fs::{Config, Passthrough};
-use crate::fuse::abi::FUSE_POSIX_ACL;
+use crate::fs::Config;
 use crate::fuse::*;
 
-const MIB: u64 = 1 << 20;
-const SIZE: u64 = 400 * MIB;
-
-/// A program's first line of output; none where it fails.
-fn run(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.lines().next().unwrap_or_default().to_owned())
-}
-
-/// A file system of its own.
-pub(super) struct Disk {
-    place: tempfile::TempDir,
-    pub(super) device: String,
-    mounted: Vec<PathBuf>,
-}
-
-impl Disk {
-    fn new(make: &[&str]) -> Option<Self> {
-        let place = tempfile::tempdir_in("/var/tmp").unwrap();
-        let image = place.path().join("image");
-        File::create(&image).unwrap().set_len(SIZE).unwrap();
-        let made = run("losetup", &["--find", "--show", image.to_str().unwrap()]).map(|device| {
-            let mut disk = Self { place, device, mounted: Vec::new() };
-            let (program, options) = make.split_first().unwrap();
-            let args: Vec<&str> = options.iter().copied().chain([disk.device.as_str()]).collect();
-            run(program, &args)?;
-            let root = disk.root();
-            fs::create_dir(&root).unwrap();
-            run("mount", &[&disk.device, root.to_str().unwrap()])?;
-            disk.mounted.push(root);
-            Some(disk)
-        });
-        let made = made.flatten();
-        if made.is_none() {
-            eprintln!("skipped: {make:?} on a loop device is not to be had here");
-        }
-        made
-    }
-
-    pub(super) fn ext4() -> Option<Self> {
-        Self::new(&["mkfs.ext4", "-q", "-F"])
-    }
-
-    fn xfs() -> Option<Self> {
-        Self::new(&["mkfs.xfs", "-q", "-f", "-m", "reflink=0,rmapbt=0"])
-    }
-
-    /// Both kinds that may be shared.
-    pub(super) fn both() -> Vec<Self> {
-        [Self::ext4(), Self::xfs()].into_iter().flatten().collect()
-    }
-
-    pub(super) fn root(&self) -> PathBuf {
-        self.place.path().join("root")
-    }
-
-    fn mount(&mut self, args: &[&str], on: &Path) -> bool {
-        fs::create_dir_all(on).unwrap();
-        let args: Vec<&str> = args.iter().copied().chain([on.to_str().unwrap()]).collect();
-        let mounted = run("mount", &args).is_some();
-        if mounted {
-            self.mounted.push(on.to_owned());
-        }
-        mounted
-    }
-
-    fn volume(&self) -> std::result::Result<Volume, VolumeError> {
-        Volume::open(Path::new(&self.device), &self.root(), b"a-disk", false)
-    }
-
-    pub(super) fn block(&self) -> File {
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&self.device).unwrap()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        for path in self.mounted.iter().rev() {
-            // Lazily: a process that another test is just starting may have copies of descriptors.
-            run("umount", &["--lazy", path.to_str().unwrap()]);
-        }
-        run("losetup", &["--detach", &self.device]);
-    }
-}
-
 /// A share on such a disk, mounted by a guest that has the disk.
-struct Share {
-    fs: Passthrough,
-    disk: Disk,
+struct Share(DiskShare);
+
+impl Deref for Share {
+    type Target = DiskShare;
+
+    fn deref(&self) -> &DiskShare {
+        &self.0
+    }
 }
 
 impl Share {
     fn new(disk: Disk) -> Self {
-        let directory = |path: &Path| open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let root = directory(&disk.root());
-        let fs = Passthrough::new(Config::default(), root, directory(Path::new("/proc/self/fd"))).unwrap();
-        let fs = fs.with_volume(disk.volume().unwrap());
-        fs.init(!FUSE_POSIX_ACL).unwrap();
-        Self { fs, disk }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.disk.root().join(name)
-    }
-
-    fn look_up(&self, name: &str) -> NodeId {
-        let name = std::ffi::CString::new(name).unwrap();
-        self.fs.lookup(Caller::default(), NodeId::ROOT, Name::new(&name).unwrap()).unwrap().node
-    }
-
-    fn file(&self, name: &str, contents: &[u8]) -> NodeId {
-        fs::write(self.path(name), contents).unwrap();
-        self.look_up(name)
-    }
-
-    fn open(&self, node: NodeId, flags: i32) -> Result<Fh> {
-        self.fs.open(Caller::default(), node, bits(flags), false).map(|opened| opened.fh)
-    }
-
-    fn open_direct(&self, node: NodeId) -> Fh {
-        self.open(node, libc::O_RDWR | libc::O_DIRECT).unwrap()
-    }
-
-    fn release(&self, node: NodeId, fh: Fh) {
-        self.fs.release(node, &Release { fh, lock_owner: None, flock_unlock: false }).unwrap();
+        Self(DiskShare::new(disk, Config::default(), |disk, fs| fs.with_volume(disk.volume().unwrap())))
     }
 
     fn ask(&self, node: NodeId, purpose: MapPurpose, position: u64) -> FileMap {
@@ -164,21 +51,6 @@ impl Share {
             (Place::Fuse, Place::Fuse) => None,
             places => panic!("{places:?}"),
         }
-    }
-
-    /// As the ring does it.
-    fn write(&self, node: NodeId, fh: Fh, offset: u64, bytes: &[u8], flags: i32) -> io::Result<usize> {
-        let transfer = self.fs.write(Caller::default(), node, fh, &request(offset, bytes.len(), flags))?;
-        let moved = pwrite(transfer.file.buffered(), bytes, transfer.offset).map_err(io::Error::from);
-        transfer.file.settle(moved)
-    }
-
-    fn read(&self, node: NodeId, fh: Fh, offset: u64, len: usize) -> Vec<u8> {
-        let transfer = self.fs.read(node, fh, &request(offset, len, 0)).unwrap();
-        let mut bytes = vec![0; len];
-        let read = pread(transfer.file.buffered(), &mut bytes, transfer.offset).unwrap();
-        bytes.truncate(transfer.file.settle(Ok(read)).unwrap());
-        bytes
     }
 
     fn size(&self, node: NodeId, size: u64) -> Result<u64> {
@@ -202,11 +74,6 @@ impl Share {
 
 #[repr(align(4096))]
 struct Block([u8; 4096]);
-
-fn request(offset: u64, len: usize, flags: i32) -> IoRequest {
-    let size = u32::try_from(len).unwrap();
-    IoRequest { offset, size, open_flags: bits(flags), from_cache: false, kill_suidgid: false }
-}
 
 fn name(name: &std::ffi::CStr) -> Name<'_> {
     Name::new(name).unwrap()

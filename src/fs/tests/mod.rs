@@ -3,6 +3,7 @@
 mod block;
 mod credentials;
 mod device;
+mod disk;
 mod extents;
 mod extras;
 pub(in crate::fs) mod files;
