@@ -184,21 +184,20 @@ impl Learner {
     }
 
     pub(super) fn changed(&self, number: u64) {
-        let mut files = self.files.lock();
-        if let Some(known) = files.get_mut(&number) {
-            known.changes = known.changes.saturating_sub(1);
-            if known.changes == 0 && known.granted.is_empty() {
-                files.remove(&number);
-            }
-        }
+        self.update(number, |known| known.changes = known.changes.saturating_sub(1));
     }
 
     /// Nobody will be in this region any more.
     pub(super) fn forget(&self, granted: &Arc<Granted>) {
         let Some(number) = granted.number() else { return };
+        self.update(number, |known| known.granted.retain(|other| !Arc::ptr_eq(other, granted)));
+    }
+
+    /// Changes what is noted of a file, of which nothing stays where there is nothing to note.
+    fn update(&self, number: u64, change: impl FnOnce(&mut Known)) {
         let mut files = self.files.lock();
         if let Some(known) = files.get_mut(&number) {
-            known.granted.retain(|other| !Arc::ptr_eq(other, granted));
+            change(known);
             if known.changes == 0 && known.granted.is_empty() {
                 files.remove(&number);
             }
