@@ -47,6 +47,11 @@ const FLAGS: u32 = 0x1
 /// copies.
 const XFLAGS: u32 = 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x200 | 0x400 | 0x800 | 0x1000 | 0x2000 | 0x1_0000;
 
+/// `FS_XFLAG_*` that only tell something: preallocated, verity, case folded, case not preserved, has attributes. The host ignores
+/// them where they are set, and a guest may send them back or not: since Linux 6.17 its kernel takes them away
+/// (`FS_XFLAG_RDONLY_MASK`).
+const XFLAGS_TOLD: u32 = 0x2 | 0x2_0000 | 0x4_0000 | 0x8_0000 | 0x8000_0000;
+
 /// IOCTL.
 ///
 /// # Errors
@@ -100,7 +105,7 @@ pub(super) fn ioctl(
             let file = file.as_fd();
             let current = sys_io::get_fsxattr(file)?;
             // struct fsxattr: fsx_xflags, fsx_extsize, fsx_nextents, fsx_projid, ...
-            permit(word(&current, 0)? ^ word(wanted, 0)?, XFLAGS)?;
+            permit(word(&current, 0)? ^ word(wanted, 0)?, XFLAGS | XFLAGS_TOLD)?;
             permit(word(&current, 12)? ^ word(wanted, 12)?, 0)?;
             sys_io::set_fsxattr(file, wanted)?;
         }

@@ -187,6 +187,10 @@ fn ioctls_on_the_list_and_no_others() {
     let mut attr = call(0x801c_581f, &[], 28).unwrap();
     assert_eq!(attr.len(), 28);
     call(0x401c_5820, &attr, 0).unwrap();
+    // What the host only tells, and a guest's kernel does not send back (`copy_fsxattr_from_user`): preallocated, has attributes.
+    attr[0] ^= 0x2;
+    attr[3] ^= 0x80;
+    call(0x401c_5820, &attr, 0).unwrap();
     attr[12] ^= 1; // the project
     assert_eq!(call(0x401c_5820, &attr, 0), Err(Errno::PERM));
     assert_eq!(call(0x401c_5820, &attr[1..], 0), Err(Errno::INVAL));
