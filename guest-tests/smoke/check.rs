@@ -157,7 +157,7 @@ pub fn run_all(base: &Path, checks: &[&Check], lacking: &[&str]) -> io::Result<u
             }
             Err(Verdict::Fail(_)) if lacking.contains(&check.name) => {
                 skipped += 1;
-                println!("skip {}: the host file system cannot (SHARE_LACKS)", check.name);
+                println!("skip {}: cannot pass on this share (SUITE_LACKS)", check.name);
             }
             Err(Verdict::Fail(why)) => {
                 failed += 1;

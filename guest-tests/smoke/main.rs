@@ -60,7 +60,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the checks below the current directory; SHARE_LACKS names those that the host file system cannot pass
+    /// Run the checks below the current directory; SUITE_LACKS names those that cannot pass with the host file system or the ids of the share
     Checks {
         /// Families or single checks; all that need no special option of the daemon if none is given
         names: Vec<String>,
@@ -108,7 +108,7 @@ fn checks(names: &[String]) -> anyhow::Result<usize> {
     let selected: Vec<_> =
         all.filter(|(family, check)| wanted(family, check.name)).map(|(_, check)| check).collect();
     anyhow::ensure!(!selected.is_empty(), "no check has one of these names: {names:?}");
-    let lacking = std::env::var("SHARE_LACKS").unwrap_or_default();
+    let lacking = std::env::var("SUITE_LACKS").unwrap_or_default();
     let lacking: Vec<_> = lacking.split_whitespace().collect();
     let base = std::env::current_dir().context("current directory")?;
     check::run_all(&base, &selected, &lacking).with_context(|| format!("checks below {}", base.display()))

@@ -103,10 +103,15 @@ fn symlink_readlink(place: &Place) -> Outcome {
     symlink("target", place.path("link"))?;
     same_bytes("content through the link", &fs::read(place.path("link"))?, b"pointed at")?;
     same("size is the target's length", fs::symlink_metadata(place.path("link"))?.size(), 6)?;
-    // Longest target: PATH_MAX with its NUL, less what the host file system keeps for itself (ext4: one 4096-byte block).
-    let long = "x/".repeat(2000);
-    symlink(&long, place.path("long"))?;
-    same("a target of 4000 bytes", fs::read_link(place.path("long"))?, PathBuf::from(&long))?;
+    // Longest target: PATH_MAX with its NUL, less what the host file system keeps for itself (ext4: one 4096-byte block). XFS
+    // takes 1023 bytes.
+    let mut long = "x/".repeat(2000);
+    if let Err(error) = symlink(&long, place.path("long")) {
+        same("an error", error.raw_os_error(), Some(libc::ENAMETOOLONG))?;
+        long.truncate(1000);
+        symlink(&long, place.path("long"))?;
+    }
+    same("a long target", fs::read_link(place.path("long"))?, PathBuf::from(&long))?;
     symlink("loop", place.path("loop"))?;
     refused("following a loop", fs::metadata(place.path("loop")), libc::ELOOP)?;
     refused("readlink of a file", fs::read_link(place.path("target")), libc::EINVAL)
@@ -165,7 +170,11 @@ fn rename_directory(place: &Place) -> Outcome {
     refused("a directory into itself", fs::rename(&a, a.join("inner/a")), libc::EINVAL)?;
     fs::rename(&a, b.join("moved"))?;
     same_bytes("content below", &fs::read(b.join("moved/inner/file"))?, b"kept")?;
-    refused("onto a full directory", fs::rename(place_dir(place, "c")?, &b), libc::ENOTEMPTY)?;
+    // POSIX has both; XFS says the other one.
+    let onto_full = fs::rename(place_dir(place, "c")?, &b);
+    let errno = onto_full.as_ref().err().and_then(std::io::Error::raw_os_error);
+    let right = if errno == Some(libc::EEXIST) { libc::EEXIST } else { libc::ENOTEMPTY };
+    refused("onto a full directory", onto_full, right)?;
     place.file("file", b"")?;
     refused("a directory onto a file", fs::rename(&b, place.path("file")), libc::ENOTDIR)?;
     refused("a file onto a directory", fs::rename(place.path("file"), &b), libc::EISDIR)
