@@ -137,7 +137,7 @@ fn name(name: &std::ffi::CStr) -> Name<'_> {
 
 #[test]
 fn what_is_written_on_the_device_is_in_the_file() {
-    for disk in Disk::both() {
+    for disk in Disk::kinds() {
         let share = Share::new(disk);
         let contents: Vec<u8> = (0..40_000_u32).map(|at| at.to_le_bytes()[1]).collect();
         let node = share.file("a", &contents);
@@ -179,7 +179,7 @@ fn what_is_written_on_the_device_is_in_the_file() {
 
 #[test]
 fn what_is_not_written_or_not_direct_goes_by_the_file_system() {
-    for disk in Disk::both() {
+    for disk in Disk::kinds() {
         let share = Share::new(disk);
         let node = share.file("a", &[1; 100_000]);
         let fh = share.open_direct(node);
@@ -230,7 +230,7 @@ fn takes_blocks_away(share: &Share, region: u64, operation: impl FnOnce() + Send
 
 #[test]
 fn who_moves_blocks_waits_for_requests_and_has_them_forgotten() {
-    for disk in Disk::both() {
+    for disk in Disk::kinds() {
         let share = Share::new(disk);
         let node = share.file("a", &[1; 200_000]);
         let fh = share.open_direct(node);
@@ -316,7 +316,7 @@ fn who_moves_blocks_waits_for_requests_and_has_them_forgotten() {
 
 #[test]
 fn a_file_that_is_open_by_a_forgotten_node_is_the_same_file() {
-    for disk in Disk::both() {
+    for disk in Disk::kinds() {
         let share = Share::new(disk);
         let old = share.file("a", &[1; 200_000]);
         let fh = share.open_direct(old);
@@ -419,7 +419,7 @@ impl Drop for Over<'_> {
 #[test]
 fn blocks_that_a_file_lost_are_not_written() {
     const LEN: usize = 1 << 20;
-    for disk in Disk::both() {
+    for disk in Disk::kinds() {
         let share = Share::new(disk);
         let node = share.file("a", &[1; LEN]);
         let fh = share.open_direct(node);

@@ -30,16 +30,24 @@ pub(super) fn run(program: &str, args: &[&str]) -> Option<String> {
 pub(super) struct Disk {
     pub(super) place: tempfile::TempDir,
     pub(super) device: String,
+    /// Bytes of the device's logical block.
+    pub(super) sector: u32,
     pub(super) mounted: Vec<PathBuf>,
 }
 
 impl Disk {
     pub(super) fn new(make: &[&str]) -> Option<Self> {
+        Self::with_sectors(512, make)
+    }
+
+    fn with_sectors(sector: u32, make: &[&str]) -> Option<Self> {
         let place = tempfile::tempdir_in("/var/tmp").unwrap();
         let image = place.path().join("image");
         File::create(&image).unwrap().set_len(SIZE).unwrap();
-        let made = run("losetup", &["--find", "--show", image.to_str().unwrap()]).map(|device| {
-            let mut disk = Self { place, device, mounted: Vec::new() };
+        let (sectors, path) = (sector.to_string(), image.to_str().unwrap());
+        let made = run("losetup", &["--find", "--show", "--sector-size", &sectors, path]);
+        let made = made.map(|device| {
+            let mut disk = Self { place, device, sector, mounted: Vec::new() };
             let (program, options) = make.split_first().unwrap();
             let args: Vec<&str> = options.iter().copied().chain([disk.device.as_str()]).collect();
             run(program, &args)?;
@@ -64,9 +72,12 @@ impl Disk {
         Self::new(&["mkfs.xfs", "-q", "-f", "-m", "reflink=0,rmapbt=0"])
     }
 
-    /// Both kinds that may be shared.
-    pub(super) fn both() -> Vec<Self> {
-        [Self::ext4(), Self::xfs()].into_iter().flatten().collect()
+    /// The kinds that may be shared, with small blocks and with large sectors too.
+    pub(super) fn kinds() -> Vec<Self> {
+        let small = Self::new(&["mkfs.ext4", "-q", "-F", "-b", "1024"]);
+        let large = ["mkfs.xfs", "-q", "-f", "-m", "reflink=0,rmapbt=0", "-s", "size=4096"];
+        let large = Self::with_sectors(4096, &large);
+        [Self::ext4(), Self::xfs(), small, large].into_iter().flatten().collect()
     }
 
     pub(super) fn root(&self) -> PathBuf {
