@@ -12,10 +12,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, SeekFrom, StatxFlags, fstat, fstatfs, fsync, ioctl_blksszget, major,
-    minor, open, seek, statx,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags, flock, fstat, fstatfs, fsync,
+    ioctl_blksszget, major, minor, open, seek, statx,
 };
 use rustix::io::Errno;
 
@@ -23,6 +24,10 @@ use super::{DirectFile, Identity, sys};
 
 /// The least block of a device, in bytes.
 const SECTOR: u32 = 512;
+
+/// How often a lock on the device is tried for, and how long is waited in between.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// `f_type` of ext2, ext3 and ext4, and of XFS. Both write in place, and what FIEMAP says are addresses of the one device
 /// that the file system was mounted from.
@@ -117,25 +122,27 @@ pub enum VolumeError {
         .1, .0.display()
     )]
     Journal(PathBuf, VolumeUse),
+    /// Another daemon, or a program that asks first, has the device.
+    #[error(
+        "--extent-source {}: another program has a lock on {} (flock), as a daemon with another share of it has",
+        .1, .0.display()
+    )]
+    Taken(PathBuf, VolumeUse),
     /// Something is mounted below the share.
     #[error("--extent-source {}: {} is mounted below the share, which has to be one mount", .1, .0.display())]
     Submount(PathBuf, VolumeUse),
 }
 
-/// The device under the share.
+/// The device under the share. As long as this lives the device is locked (`flock(2)`): no other of these is on it at the same time, but
+/// for those of read-only shares beside each other.
 #[derive(Debug)]
 pub struct Volume {
     identity: Identity,
-    device: Opened,
-    number: (u32, u32),
-}
-
-#[derive(Debug)]
-enum Opened {
-    /// To be flushed only.
-    Flush(OwnedFd),
+    /// To be flushed, and with the lock.
+    device: OwnedFd,
     /// To move bytes on, past its page cache.
-    Direct(DirectFile),
+    direct: Option<DirectFile>,
+    number: (u32, u32),
 }
 
 impl Volume {
@@ -178,26 +185,31 @@ impl Volume {
         }
         let size = seek(&device, SeekFrom::End(0)).map_err(failed("learn its size"))?;
         check_share(share, path, number, purpose)?;
+        match lock(&device, read_only) {
+            Err(Errno::WOULDBLOCK) => return Err(VolumeError::Taken(path.to_owned(), purpose)),
+            locked => locked.map_err(failed("lock it"))?,
+        }
         let identity = Identity { size, ..Identity::new(serial, block, read_only) };
-        let device = match (purpose, read_only) {
-            (VolumeUse::Disk, _) => Opened::Flush(device),
-            (VolumeUse::Window, true) => Opened::Direct(
+        let direct = match (purpose, read_only) {
+            (VolumeUse::Disk, _) => None,
+            (VolumeUse::Window, true) => Some(
                 open_direct(path, OFlags::RDONLY, stat.st_rdev, block)
                     .map_err(failed("open it for direct I/O"))?,
             ),
-            (VolumeUse::Window, false) => Opened::Direct(
+            (VolumeUse::Window, false) => Some(
                 open_direct(path, OFlags::RDWR, stat.st_rdev, block)
                     .map_err(failed("open it for writing"))?,
             ),
         };
-        Ok(Self { identity, device, number })
+        Ok(Self { identity, device, direct, number })
     }
 
     /// A file that stands in for a device.
     #[cfg(test)]
     pub(crate) fn pretend(file: OwnedFd) -> Self {
-        let device = Opened::Direct(DirectFile { file, memory_align: 1, offset_align: 512 });
-        Self { identity: Identity::new(b"", 512, false), device, number: (0, 0) }
+        let device = file.try_clone().unwrap();
+        let direct = Some(DirectFile { file, memory_align: 1, offset_align: 512 });
+        Self { identity: Identity::new(b"", 512, false), device, direct, number: (0, 0) }
     }
 
     /// By what the guest recognises its disk.
@@ -215,19 +227,30 @@ impl Volume {
     /// # Errors
     /// The device's.
     pub fn flush(&self) -> rustix::io::Result<()> {
-        match &self.device {
-            Opened::Flush(device) => fsync(device),
-            Opened::Direct(device) => fsync(&device.file),
-        }
+        fsync(&self.device)
     }
 
     /// The device past its page cache, where it was opened for a window.
     pub fn direct(&self) -> Option<&DirectFile> {
-        match &self.device {
-            Opened::Flush(_) => None,
-            Opened::Direct(device) => Some(device),
+        self.direct.as_ref()
+    }
+}
+
+/// Locks the device against other daemons: all of them, or those that write. udev holds such a lock for a moment when it
+/// looks at a device, which is waited for.
+fn lock(device: &OwnedFd, read_only: bool) -> rustix::io::Result<()> {
+    let operation = if read_only {
+        FlockOperation::NonBlockingLockShared
+    } else {
+        FlockOperation::NonBlockingLockExclusive
+    };
+    for _ in 0..LOCK_ATTEMPTS {
+        match flock(device, operation) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            ended => return ended,
         }
     }
+    Err(Errno::WOULDBLOCK)
 }
 
 /// Opens the device past its page cache, if it is still that of this number.

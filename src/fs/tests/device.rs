@@ -323,6 +323,23 @@ fn a_share_elsewhere_is_refused() {
 }
 
 #[test]
+fn a_device_is_one_daemon_s_at_a_time() {
+    let Some(disk) = Disk::ext4() else { return };
+    let (device, root) = (Path::new(&disk.device), disk.root());
+    let guest = |read_only| Volume::open(device, &root, b"a", read_only);
+    let window = |read_only| Volume::open_for_window(device, &root, read_only);
+    let taken = |refused| matches!(refused, Err(VolumeError::Taken(..)));
+    let first = guest(false).unwrap();
+    assert!(taken(guest(false)) && taken(window(false)) && taken(window(true)));
+    drop(first);
+    let reader = window(true).unwrap();
+    assert!(taken(window(false)), "beside one that reads");
+    let other = guest(true).unwrap();
+    drop((reader, other));
+    window(false).expect("free again");
+}
+
+#[test]
 fn the_device_around_the_volume_is_refused() {
     // Another block device with the same bytes, as a disk has those of its partitions.
     let Some(disk) = Disk::ext4() else { return };
