@@ -10,12 +10,14 @@ use syslog_tracing::{Facility, Syslog};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber, error, info, warn};
 use tracing_log::NormalizeEvent;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt as output;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{EnvFilter, fmt as output};
 
 use crate::cli::{Log, LogLevel, Note};
 
@@ -50,14 +52,32 @@ pub(super) fn start(log: &Log) -> Result<(), TryInitError> {
                 .try_init();
         }
     }
-    let filter = EnvFilter::builder().with_default_directive(level.into());
-    // A wrong directive in RUST_LOG is left out, not fatal.
-    output()
-        .with_writer(std::io::stderr)
-        .event_format(Line)
-        .with_env_filter(filter.from_env_lossy())
-        .finish()
-        .try_init()
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let lines = output::layer().with_writer(std::io::stderr).event_format(Line);
+    tracing_subscriber::registry().with(lines).with(filter(&wanted, level)).try_init()
+}
+
+/// What `RUST_LOG` lets through: directives of the form `LEVEL`, `TARGET` or `TARGET=LEVEL` between commas. A wrong one is left out,
+/// not fatal; without a right one the other level counts.
+fn filter(wanted: &str, otherwise: LevelFilter) -> Targets {
+    let directives: Vec<Targets> = wanted.split(',').filter_map(right).collect();
+    if directives.is_empty() {
+        return Targets::new().with_default(otherwise);
+    }
+    directives.into_iter().fold(Targets::new(), |all, one| match one.default_level() {
+        Some(level) => all.with_default(level),
+        None => all.with_targets(one),
+    })
+}
+
+fn right(directive: &str) -> Option<Targets> {
+    let directive = directive.trim();
+    // A name as the compiler makes them, or a level, also in figures.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_:=".contains(&byte);
+    if directive.is_empty() || !directive.bytes().all(plain) || directive.starts_with('=') {
+        return None;
+    }
+    directive.parse().ok()
 }
 
 /// Logs the remarks on the command line.
@@ -127,5 +147,24 @@ mod tests {
         let (time, rest) = line.split_once("Z ").unwrap();
         assert!(time.starts_with("[20") && time.contains('T'), "{line}");
         assert_eq!(rest, "INFO  extentfsd] Waiting for vhost-user socket connection...\n");
+    }
+
+    #[test]
+    fn right_directives_count_and_wrong_ones_are_left_out() {
+        use tracing::Level;
+
+        for wrong in ["", ",", "=", "=debug", "extentfsd=loud", "[span]=info", "a=b=c", "/pattern"] {
+            let only = filter(wrong, LevelFilter::WARN);
+            assert_eq!(only.default_level(), Some(LevelFilter::WARN), "{wrong}");
+            assert_eq!(only.iter().count(), 0, "{wrong}");
+        }
+        let some = filter("=, debug ,extentfsd::ring=trace,vhost=off,[", LevelFilter::WARN);
+        assert!(some.would_enable("extentfsd::fs", &Level::DEBUG));
+        assert!(!some.would_enable("extentfsd::fs", &Level::TRACE));
+        assert!(some.would_enable("extentfsd::ring::worker", &Level::TRACE));
+        assert!(!some.would_enable("vhost", &Level::ERROR));
+        let one = filter("extentfsd=info", LevelFilter::TRACE);
+        assert!(one.would_enable("extentfsd", &Level::INFO) && !one.would_enable("vhost", &Level::ERROR));
+        assert!(!filter("off", LevelFilter::TRACE).would_enable("extentfsd", &Level::ERROR));
     }
 }
