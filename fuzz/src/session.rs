@@ -52,7 +52,12 @@ pub fn run(mut input: Input<'_>, ground: &Ground, source: Source) {
     let mut guest = Guest::new(ground.foreign_inodes());
     let before = open_files();
     let on_device = matches!(source, Source::Device(_));
-    let ours = if matches!(source, Source::File) { 2 } else { 3 };
+    // The share, /proc, and of a volume the lock on the device and what moves bytes on it.
+    let ours = 2 + match source {
+        Source::File => 0,
+        Source::Device(_) => 1,
+        Source::Block(_) => 2,
+    };
     let mut fs = Passthrough::new(config(&mut input), root, proc_self_fd).expect("a share");
     let window = input.once_in(2);
     let mut requests = None;

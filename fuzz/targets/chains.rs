@@ -433,7 +433,8 @@ impl Service for Enemy {
         match byte(0) % 12 {
             0 => return Outcome::NoReply,
             1 => reply.extend_from_slice(head),
-            2 => reply.resize(room + 1, 1),
+            // More than there is room for, where descriptors do not speak of gigabytes.
+            2 => reply.resize(room.min(1 << 20) + 1, 1),
             3 | 4 => return transfer(Direction::Read, room.saturating_sub(REPLY_HEAD)),
             5 | 6 => return transfer(Direction::Write, payload.min(1 << 15)),
             7 | 8 => return Outcome::Blocking,
