@@ -19,6 +19,9 @@ use crate::fuse::*;
 const MIB: u64 = 1 << 20;
 pub(super) const SIZE: u64 = 400 * MIB;
 
+/// Makes an XFS whose blocks stay where they are.
+const XFS: [&str; 5] = ["mkfs.xfs", "-q", "-f", "-m", "reflink=0,rmapbt=0"];
+
 /// A program's first line of output; none where it fails.
 pub(super) fn run(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
@@ -69,14 +72,13 @@ impl Disk {
     }
 
     pub(super) fn xfs() -> Option<Self> {
-        Self::new(&["mkfs.xfs", "-q", "-f", "-m", "reflink=0,rmapbt=0"])
+        Self::new(&XFS)
     }
 
     /// The kinds that may be shared, with small blocks and with large sectors too.
     pub(super) fn kinds() -> Vec<Self> {
         let small = Self::new(&["mkfs.ext4", "-q", "-F", "-b", "1024"]);
-        let large = ["mkfs.xfs", "-q", "-f", "-m", "reflink=0,rmapbt=0", "-s", "size=4096"];
-        let large = Self::with_sectors(4096, &large);
+        let large = Self::with_sectors(4096, &XFS);
         [Self::ext4(), Self::xfs(), small, large].into_iter().flatten().collect()
     }
 
