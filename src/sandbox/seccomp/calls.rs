@@ -96,7 +96,7 @@ const RUNTIME: Group = Group {
         tested(libc::SYS_fcntl, 1, Test::OneOf(&[F_GETFD])),
         tested(libc::SYS_mmap, 2, Test::Without(PROT_EXEC)),
         tested(libc::SYS_mprotect, 2, Test::Without(PROT_EXEC)),
-        tested(libc::SYS_prctl, 0, Test::OneOf(&[PR_GET_AUXV, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_VMA])),
+        tested(libc::SYS_prctl, 0, Test::OneOf(&[PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_VMA])),
         tested(libc::SYS_prlimit64, 2, Test::Null),
         tested(libc::SYS_seccomp, 0, Test::OneOf(&[libc::SECCOMP_SET_MODE_FILTER])),
         tested(libc::SYS_tgkill, 0, Test::OwnProcess),
@@ -302,8 +302,6 @@ pub(super) fn opens_files(role: Role) -> bool {
 const PROT_EXEC: u32 = libc::PROT_EXEC.cast_unsigned();
 const PR_SET_NAME: u32 = libc::PR_SET_NAME.cast_unsigned();
 const PR_SET_NO_NEW_PRIVS: u32 = libc::PR_SET_NO_NEW_PRIVS.cast_unsigned();
-/// What the kernel told the program at its start; asked by rustix.
-const PR_GET_AUXV: u32 = 0x4155_5856;
 /// Names of memory areas, which newer versions of glibc give.
 const PR_SET_VMA: u32 = libc::PR_SET_VMA.cast_unsigned();
 const F_DUPFD_CLOEXEC: u32 = libc::F_DUPFD_CLOEXEC.cast_unsigned();
