@@ -41,7 +41,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, openat2, statx};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
@@ -77,6 +77,9 @@ pub enum Error {
          exported, or use --inode-file-handles=prefer"
     )]
     NoFileHandles(#[source] Errno),
+    /// The call by which every name is looked up.
+    #[error("openat2(2) is not to be had, which Linux 5.6 brought: no name could be looked up")]
+    NoOpenat2(#[source] Errno),
     /// The credentials of the process cannot be read.
     #[error("cannot read the supplementary groups of this process")]
     Credentials(#[source] Errno),
@@ -111,13 +114,20 @@ impl Passthrough {
     /// The calling process's credentials are the ones that it will serve with: drop privileges first.
     ///
     /// # Errors
-    /// The root cannot be examined, or file handles are mandatory and cannot be had.
+    /// The root cannot be examined, `openat2` is not to be had, or file handles are mandatory and cannot be had.
     pub fn new(config: Config, root: OwnedFd, proc_self_fd: OwnedFd) -> std::result::Result<Self, Error> {
         let own = Own::of_this_process().map_err(Error::Credentials)?;
         let stat = statx(&root, c"", AtFlags::EMPTY_PATH, STATX_MASK).map_err(Error::Root)?;
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         if kind != FileType::Directory {
             return Err(Error::NotADirectory);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // A kernel or a container may lack it; whatever else is wrong with the root is for a guest to see.
+        if let Err(error @ (Errno::NOSYS | Errno::PERM)) =
+            openat2(&root, c".", flags, Mode::empty(), lookup::RESOLVE)
+        {
+            return Err(Error::NoOpenat2(error));
         }
         let bounds = Bounds::new(&config.limits);
         let root = PathFd::new(root);

@@ -20,6 +20,7 @@ mod hostile;
 mod identity;
 mod listening;
 mod log;
+mod older;
 mod refusals;
 mod sandbox;
 mod shrunk;

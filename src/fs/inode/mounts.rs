@@ -35,13 +35,19 @@ pub(crate) fn handles_are_refused(root: BorrowedFd<'_>) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = openat(root, c".", flags, Mode::empty())
         .and_then(|mount| FileHandle::of(root, c"")?.open(mount.as_fd(), OFlags::PATH));
-    matches!(opened, Err(Errno::PERM))
+    opened.is_err_and(not_for_us)
+}
+
+/// Whether an error is about all files: the process lacks `CAP_DAC_READ_SEARCH`, or the kernel or a container knows nothing of
+/// handles.
+fn not_for_us(error: Errno) -> bool {
+    matches!(error, Errno::PERM | Errno::NOSYS)
 }
 
 /// The mounts that files are referred to by handle on.
 pub(crate) struct Mounts {
     policy: InodeFileHandles,
-    /// The process lacks `CAP_DAC_READ_SEARCH`: learned once, then not tried again.
+    /// The process may open no file by handle: learned once, then not tried again.
     refused: AtomicBool,
     /// By mount id. A mount with a live descriptor stays, so its id cannot pass to another.
     open: Mutex<HashMap<u32, Weak<Mount>>>,
@@ -105,14 +111,15 @@ impl Mounts {
 
     /// Whether an error only means that handles cannot be used.
     fn fall_back<T>(&self, error: Errno) -> Result<Option<T>> {
-        let unusable = matches!(error, Errno::OPNOTSUPP | Errno::OVERFLOW | Errno::PERM | Errno::ACCESS);
+        let unusable =
+            not_for_us(error) || matches!(error, Errno::OPNOTSUPP | Errno::OVERFLOW | Errno::ACCESS);
         if self.policy == InodeFileHandles::Mandatory || !unusable {
             return Err(error);
         }
-        if error == Errno::PERM && !self.refused.swap(true, Ordering::Relaxed) {
+        if not_for_us(error) && !self.refused.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "file handles cannot be opened without CAP_DAC_READ_SEARCH: every file that the guest \
-                 knows will cost a descriptor"
+                "no file can be opened by handle, which takes CAP_DAC_READ_SEARCH ({error}): every file that \
+                 the guest knows will cost a descriptor"
             );
         }
         Ok(None)
