@@ -47,12 +47,33 @@ pub(super) struct Plan<'a> {
 pub(super) struct ByHandle {
     /// The root of the mount that the shared directory is on; none where it cannot be opened.
     mount_root: Option<OwnedFd>,
+    /// Whether a warning of the kernel's is the host's end.
+    panics_on_warnings: bool,
 }
 
 impl ByHandle {
     /// To be called before the root directory of the process changes, because the way up ends there.
     pub(super) fn on_mount_of(directory: BorrowedFd<'_>) -> Self {
-        Self { mount_root: mount_root(directory) }
+        let setting = std::fs::read_to_string("/proc/sys/kernel/panic_on_warn");
+        Self {
+            mount_root: mount_root(directory),
+            panics_on_warnings: setting.is_ok_and(|setting| setting.trim() != "0"),
+        }
+    }
+
+    /// Why the kernel's Landlock is not to be asked about files that are opened by handle.
+    fn reason_against(&self, disconnected_mended: bool) -> Option<&'static str> {
+        if self.mount_root.is_none() {
+            return Some(
+                "the root of the share's mount cannot be opened; --inode-file-handles=never needs it not",
+            );
+        }
+        // Before erratum 3 was mended, collect_domain_accesses() had a WARN_ON_ONCE() for files without a way, and a guest can
+        // bring it about by LINK.
+        (self.panics_on_warnings && !disconnected_mended).then_some(
+            "this kernel warns where a file is linked whose name it has forgotten, and kernel.panic_on_warn is \
+             set; Linux 6.19 does not, and --inode-file-handles=never avoids it",
+        )
     }
 }
 
@@ -78,6 +99,9 @@ fn mount_root(directory: BorrowedFd<'_>) -> Option<OwnedFd> {
     }
     Some(here)
 }
+
+/// The erratum about files that are opened by handle (`landlock_errata_3` in `security/landlock/errata/abi-1.h`).
+const DISCONNECTED: u32 = 3;
 
 /// Rights of files that are decided when one is opened.
 fn opening() -> BitFlags<AccessFs> {
@@ -138,17 +162,16 @@ pub(super) fn confine(plan: &Plan<'_>, walls: &mut Walls) -> Result<(), Error> {
         Ok(version) => version,
         Err(error) => return walls.missing("Landlock", format_args!("the kernel has none for us ({error})")),
     };
-    // With the first version nothing can be moved from one directory to another.
-    let files = version >= 2;
     let handled = plan.by_handle.as_ref();
-    let no_way = handled.is_some_and(|handled| handled.mount_root.is_none());
-    let had = Had { files: files && !no_way, network: version >= 4, scopes: version >= 6 };
-    if !files {
-        walls.missing("Landlock for files", "that needs Linux 5.19")?;
-    } else if no_way {
-        let advice =
-            "the root of the share's mount cannot be opened; --inode-file-handles=never needs it not";
-        walls.missing("Landlock for files", advice)?;
+    // With the first version nothing can be moved from one directory to another.
+    let why_no_files = if version < 2 {
+        Some("that needs Linux 5.19")
+    } else {
+        handled.and_then(|handled| handled.reason_against(sys::landlock_mended(DISCONNECTED)))
+    };
+    let had = Had { files: why_no_files.is_none(), network: version >= 4, scopes: version >= 6 };
+    if let Some(reason) = why_no_files {
+        walls.missing("Landlock for files", reason)?;
     }
     if !had.network {
         walls.missing("Landlock for TCP", "that needs Linux 6.7")?;
@@ -192,7 +215,7 @@ fn restrict(plan: &Plan<'_>, abi: ABI, had: Had) -> Result<(), Refused> {
         if !of_share.is_empty() {
             rules = rules.add_rule(PathBeneath::new(plan.share, of_share))?;
         }
-        if let Some(ByHandle { mount_root: Some(root) }) = &plan.by_handle {
+        if let Some(ByHandle { mount_root: Some(root), .. }) = &plan.by_handle {
             rules = rules.add_rule(PathBeneath::new(root, AccessFs::Refer))?;
         }
         for directory in plan.removals {
@@ -250,6 +273,19 @@ mod tests {
         for abi in ALL {
             assert!((Rights::new(abi, false, true).of_share & of_files).is_empty(), "{abi:?}");
         }
+    }
+
+    #[test]
+    fn a_kernel_that_warns_and_panics_is_not_asked_about_files_by_handle() {
+        let root = || mount_root(std::fs::File::open("/proc").unwrap().as_fd());
+        let reason = |panics_on_warnings, mended| {
+            ByHandle { mount_root: root(), panics_on_warnings }.reason_against(mended)
+        };
+        assert_eq!(reason(false, false), None);
+        assert_eq!(reason(false, true), None);
+        assert_eq!(reason(true, true), None);
+        assert!(reason(true, false).unwrap().contains("kernel.panic_on_warn"));
+        assert!(ByHandle { mount_root: None, panics_on_warnings: false }.reason_against(true).is_some());
     }
 
     #[test]

@@ -51,11 +51,23 @@ pub(super) fn exit_now(code: i32) -> ! {
 /// `ENOSYS`: none is built in. `EOPNOTSUPP`: it is off since boot. `EPERM`, mostly: a seccomp filter.
 pub(super) fn landlock_version() -> io::Result<i32> {
     const VERSION: libc::c_uint = 1;
+    landlock_query(VERSION)
+        .and_then(|version| if version > 0 { Ok(version) } else { Err(io::ErrorKind::Unsupported.into()) })
+}
+
+/// Whether the kernel says that this fault of its Landlock is mended (`LANDLOCK_CREATE_RULESET_ERRATA`, Linux 6.15); no kernel
+/// before says so.
+pub(super) fn landlock_mended(erratum: u32) -> bool {
+    const ERRATA: libc::c_uint = 2;
+    landlock_query(ERRATA).is_ok_and(|mended| mended & (1 << (erratum - 1)) != 0)
+}
+
+fn landlock_query(flag: libc::c_uint) -> io::Result<i32> {
     let none: *const u8 = std::ptr::null();
-    // SAFETY: with this flag the call reads no memory.
-    let answer = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    // SAFETY: with one of these flags the call reads no memory.
+    let answer = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, flag) };
     match i32::try_from(answer) {
-        Ok(version @ 1..) => Ok(version),
+        Ok(answer @ 0..) => Ok(answer),
         _ => Err(io::Error::last_os_error()),
     }
 }
