@@ -19,7 +19,7 @@ from images import accelerator, cpio, kernels, qemu, root, uml
 from . import daemon, processes
 from .suites import FOLDER, Suite
 
-KINDS = ("uml", "uml-extents", "uml-extents-debug", "qemu-6.12", "qemu-latest", "qemu-extents", "qemu-extents-6.12")
+KINDS = ("uml", "uml-extents", "uml-extents-debug", "qemu-5.10", "qemu-6.1", "qemu-6.12", "qemu-latest", "qemu-extents", "qemu-extents-6.12")
 MEMORY = "1280M"
 CPUS = 2
 SILENCE = 90
@@ -131,12 +131,14 @@ def write_initrd(
     overlay.unlink()
 
 
-def command(kind: str, initrd: Path, devices: list[Device | HostDisk], folder: Path) -> tuple[list[str], dict[str, str]]:
+def command(
+    kind: str, initrd: Path, devices: list[Device | HostDisk], folder: Path, memory: str = MEMORY
+) -> tuple[list[str], dict[str, str]]:
     """The words and the environment that start a guest with these devices; `folder` is for its own files."""
     if is_uml(kind):
         attached = [f"virtio_uml.device={device.socket}:{VIRTIO_ID[device.kind]}" for device in devices]
         words = [
-            str(uml.kernel(kind)), f"mem={MEMORY}", f"ncpus={CPUS}", "seccomp=on", f"initrd={initrd}", *attached,
+            str(uml.kernel(kind)), f"mem={memory}", f"ncpus={CPUS}", "seccomp=on", f"initrd={initrd}", *attached,
             "root=/dev/ram0", "rdinit=/init", "con=null", "con0=null,fd:1", "loglevel=5", "panic=-1",
             f"uml_dir={folder}", f"umid=uml-{os.getpid()}",
         ]  # fmt: skip
@@ -145,8 +147,8 @@ def command(kind: str, initrd: Path, devices: list[Device | HostDisk], folder: P
     words += [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", f"q35,memory-backend=memory,{accelerator.machine_option()}", *accelerator.cpu_options(),
-        "-smp", str(CPUS), "-m", MEMORY,
-        "-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on",
+        "-smp", str(CPUS), "-m", memory,
+        "-object", f"memory-backend-memfd,id=memory,size={memory},share=on",
         "-kernel", str(qemu_kernel(kind).image), "-initrd", str(initrd),
         # The serial line is slow under emulation: it carries only the kernel's words until the other console is up.
         "-append", "console=ttyS0 console=hvc0 loglevel=5 panic=-1 rdinit=/init",

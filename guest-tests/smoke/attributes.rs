@@ -134,6 +134,7 @@ fn statx_fields(place: &Place) -> Outcome {
     same("mode", u32::from(stat.stx_mode), meta.mode())?;
     same("links", stat.stx_nlink, 1)?;
     same("mtime", stat.stx_mtime.tv_sec, meta.mtime())?;
+    place.guest_has("STATX", (6, 6))?;
     holds("birth time is valid", StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME))?;
     let birth = u64::try_from(stat.stx_btime.tv_sec).unwrap_or_default();
     holds("birth time is about now", birth + 3 > before && birth < before + 3600)?;

@@ -132,6 +132,21 @@ impl Place {
             _ => Verdict::fail(format!("{what} was refused")),
         }
     }
+
+    /// Skips on FUSE what the client of this guest's kernel learned only in a later Linux.
+    pub fn guest_has(&self, what: &str, since: (u32, u32)) -> Outcome {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let mut numbers =
+            release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if version < since && self.on_fuse()? {
+            return Err(Verdict::Skip(format!(
+                "FUSE of Linux {release} has no {what} (since {}.{})",
+                since.0, since.1
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// A named check.

@@ -80,6 +80,7 @@ fn create_setgid_directory(place: &Place) -> Outcome {
     };
     as_user(1000, 1000, &[], || made(&program))??;
     same("set-group-id outside the group", mode(&program)? & 0o2000, 0)?;
+    place.guest_has("groups of creators", (6, 3))?;
     let program = dir.join("program-of-member");
     as_user(1000, 1000, &[777], || made(&program))??;
     same("set-group-id of a member", mode(&program)? & 0o2000, 0o2000)

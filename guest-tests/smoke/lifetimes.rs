@@ -120,6 +120,7 @@ fn created_without_permission(place: &Place) -> Outcome {
 }
 
 fn tmpfile(place: &Place) -> Outcome {
+    place.guest_has("TMPFILE", (6, 1))?;
     let flags = libc::O_TMPFILE;
     let file = OpenOptions::new().read(true).write(true).mode(0o640).custom_flags(flags).open(place.dir())?;
     same("links", file.metadata()?.nlink(), 0)?;
@@ -134,6 +135,7 @@ fn tmpfile(place: &Place) -> Outcome {
 }
 
 fn tmpfile_exclusive(place: &Place) -> Outcome {
+    place.guest_has("TMPFILE", (6, 1))?;
     let flags = libc::O_TMPFILE | libc::O_EXCL;
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(place.dir())?;
     let handle = format!("/proc/self/fd/{}", file.as_raw_fd());

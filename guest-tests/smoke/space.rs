@@ -72,6 +72,7 @@ fn punch_hole(place: &Place) -> Outcome {
 }
 
 fn zero_range(place: &Place) -> Outcome {
+    place.guest_has("FALLOC_FL_ZERO_RANGE", (5, 14))?;
     let (file, mut want) = filled(place, "file")?;
     fallocate(&file, FallocateFlags::ZERO_RANGE, 1000, 70_000)?;
     want.iter_mut().skip(1000).take(70_000).for_each(|b| *b = 0);

@@ -14,12 +14,14 @@ from . import cache, cpio, debian, kbuild
 
 # name -> (series to look in, which kernel versions)
 STOCK = {
+    "5.10": (("bullseye",), r"5\.10\.0-\d+"),
+    "6.1": (("bookworm",), r"6\.1\.0-\d+"),
     "6.12": (("trixie",), r"6\.12\.\d+"),
     "latest": (("trixie", "trixie-backports"), r"[789]\.\d+\.\d+"),
 }
 # Debian has shipped the image in packages of these names; the newest ones have no signed twin yet.
-IMAGE_NAMES = r"linux-(?:image|binary)-(?:unsigned-)?{version}\+[\w.~]*-?cloud-amd64(?:-unsigned)?"
-MODULES = ("loop", "overlay", "virtio_blk", "xfs")
+IMAGE_NAMES = r"linux-(?:image|binary)-(?:unsigned-)?{version}(?:\+[\w.~]*)?-?cloud-amd64(?:-unsigned)?"
+MODULES = ("ext4", "loop", "overlay", "virtio_blk", "virtio_console", "virtio_pci", "virtiofs", "xfs")
 # name -> what it is built from
 OWN = {
     name: kbuild.Recipe(
@@ -80,7 +82,7 @@ def stock(name: str) -> Kernel:
 
 def fetch(archive: debian.Archive, package: str, folder: Path) -> None:
     """Downloads the image and, where they are packaged apart, its modules."""
-    release = re.search(r"\d+\.\d+\.\d+\+.*cloud-amd64", package).group()
+    release = re.search(r"\d+\.\d+\.\d+.*cloud-amd64", package).group()
     packages = [package, *archive.names(rf"linux-modules-{re.escape(release)}")]
     with archive.fetched(*packages) as files, cache.fresh_folder(folder) as work:
         debian.unpack(files, work / "tree")
