@@ -40,6 +40,15 @@ pub(super) struct Plan<'a> {
     pub(super) by_handle: Option<ByHandle>,
     /// Directories from which something is to be removed in the end.
     pub(super) removals: &'a [BorrowedFd<'a>],
+    /// What [`kernel_panics_on_warnings`] said.
+    pub(super) panics_on_warnings: bool,
+}
+
+/// Whether a warning of the kernel's is the host's end (`kernel.panic_on_warn`). To be called before the root directory of the
+/// process changes.
+pub(super) fn kernel_panics_on_warnings() -> bool {
+    let setting = std::fs::read_to_string("/proc/sys/kernel/panic_on_warn");
+    setting.is_ok_and(|setting| setting.trim() != "0")
 }
 
 /// What matters where files are opened by file handle.
@@ -47,22 +56,16 @@ pub(super) struct Plan<'a> {
 pub(super) struct ByHandle {
     /// The root of the mount that the shared directory is on; none where it cannot be opened.
     mount_root: Option<OwnedFd>,
-    /// Whether a warning of the kernel's is the host's end.
-    panics_on_warnings: bool,
 }
 
 impl ByHandle {
     /// To be called before the root directory of the process changes, because the way up ends there.
     pub(super) fn on_mount_of(directory: BorrowedFd<'_>) -> Self {
-        let setting = std::fs::read_to_string("/proc/sys/kernel/panic_on_warn");
-        Self {
-            mount_root: mount_root(directory),
-            panics_on_warnings: setting.is_ok_and(|setting| setting.trim() != "0"),
-        }
+        Self { mount_root: mount_root(directory) }
     }
 
     /// Why the kernel's Landlock is not to be asked about files that are opened by handle.
-    fn reason_against(&self, disconnected_mended: bool) -> Option<&'static str> {
+    fn reason_against(&self, panics_on_warnings: bool, disconnected_mended: bool) -> Option<&'static str> {
         if self.mount_root.is_none() {
             return Some(
                 "the root of the share's mount cannot be opened; --inode-file-handles=never needs it not",
@@ -70,7 +73,7 @@ impl ByHandle {
         }
         // Before erratum 3 was mended, collect_domain_accesses() had a WARN_ON_ONCE() for files without a way, and a guest can
         // bring it about by LINK.
-        (self.panics_on_warnings && !disconnected_mended).then_some(
+        (panics_on_warnings && !disconnected_mended).then_some(
             "this kernel warns where a file is linked whose name it has forgotten, and kernel.panic_on_warn is \
              set; Linux 6.19 does not, and --inode-file-handles=never avoids it",
         )
@@ -167,7 +170,9 @@ pub(super) fn confine(plan: &Plan<'_>, walls: &mut Walls) -> Result<(), Error> {
     let why_no_files = if version < 2 {
         Some("that needs Linux 5.19")
     } else {
-        handled.and_then(|handled| handled.reason_against(sys::landlock_mended(DISCONNECTED)))
+        handled.and_then(|handled| {
+            handled.reason_against(plan.panics_on_warnings, sys::landlock_mended(DISCONNECTED))
+        })
     };
     let had = Had { files: why_no_files.is_none(), network: version >= 4, scopes: version >= 6 };
     if let Some(reason) = why_no_files {
@@ -215,7 +220,7 @@ fn restrict(plan: &Plan<'_>, abi: ABI, had: Had) -> Result<(), Refused> {
         if !of_share.is_empty() {
             rules = rules.add_rule(PathBeneath::new(plan.share, of_share))?;
         }
-        if let Some(ByHandle { mount_root: Some(root), .. }) = &plan.by_handle {
+        if let Some(ByHandle { mount_root: Some(root) }) = &plan.by_handle {
             rules = rules.add_rule(PathBeneath::new(root, AccessFs::Refer))?;
         }
         for directory in plan.removals {
@@ -277,15 +282,13 @@ mod tests {
 
     #[test]
     fn a_kernel_that_warns_and_panics_is_not_asked_about_files_by_handle() {
-        let root = || mount_root(std::fs::File::open("/proc").unwrap().as_fd());
-        let reason = |panics_on_warnings, mended| {
-            ByHandle { mount_root: root(), panics_on_warnings }.reason_against(mended)
-        };
+        let mounted = ByHandle::on_mount_of(std::fs::File::open("/proc").unwrap().as_fd());
+        let reason = |panics_on_warnings, mended| mounted.reason_against(panics_on_warnings, mended);
         assert_eq!(reason(false, false), None);
         assert_eq!(reason(false, true), None);
         assert_eq!(reason(true, true), None);
         assert!(reason(true, false).unwrap().contains("kernel.panic_on_warn"));
-        assert!(ByHandle { mount_root: None, panics_on_warnings: false }.reason_against(true).is_some());
+        assert!(ByHandle { mount_root: None }.reason_against(false, true).is_some());
     }
 
     #[test]

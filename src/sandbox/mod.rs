@@ -224,6 +224,7 @@ impl Entrance {
     pub fn enter(self, config: &Config<'_>, removals: &[BorrowedFd<'_>]) -> Result<Inside, Error> {
         let mut walls = Walls::new(config.sandbox.required);
         // Before the root directory changes.
+        let panics_on_warnings = landlock::kernel_panics_on_warnings();
         let by_handle = match config.sandbox.mode {
             SandboxMode::Namespace => None,
             _ => Some(ByHandle::on_mount_of(share::open_share(config.share)?.as_fd())),
@@ -250,6 +251,7 @@ impl Entrance {
                 by_handle: (config.file_handles && !handles_are_refused(share.root.as_fd()))
                     .then(|| by_handle.unwrap_or_else(|| ByHandle::on_mount_of(share.root.as_fd()))),
                 removals,
+                panics_on_warnings,
             };
             landlock::confine(&plan, &mut walls)?;
         }

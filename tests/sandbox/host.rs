@@ -2,11 +2,19 @@
 
 /// The version of Landlock's interface (`landlock_create_ruleset(2)`), 0 where there is none.
 pub fn landlock() -> i64 {
-    const VERSION: libc::c_uint = 1;
+    query(1)
+}
+
+/// Whether Landlock says that its third erratum is mended, which was about files opened by handle.
+pub fn serves_disconnected() -> bool {
+    query(2) & 4 != 0
+}
+
+fn query(flag: libc::c_uint) -> i64 {
     let none: *const u8 = std::ptr::null();
-    // SAFETY: with this flag the call reads no memory.
-    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
-    version.max(0)
+    // SAFETY: with one of these flags the call reads no memory.
+    let answer = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, flag) };
+    answer.max(0)
 }
 
 /// Whether nothing is missing, so that the daemon starts with `--sandbox-required`.

@@ -48,6 +48,7 @@ const TESTS: &[Test] = &[
         real::what_the_host_does_not_give_is_reported_or_fatal,
     ),
     ("what_stands_is_said", real::what_stands_is_said),
+    ("no_guest_makes_the_kernel_panic_by_a_warning", real::no_guest_makes_the_kernel_panic_by_a_warning),
     ("files_without_a_way_are_served", handles::files_without_a_way_are_served),
     ("ranges_of_ids_are_given_by_the_helpers", rootless::ranges_of_ids_are_given_by_the_helpers),
     ("ranges_that_a_user_was_not_given_are_refused", rootless::ranges_that_a_user_was_not_given_are_refused),

@@ -134,3 +134,30 @@ pub fn what_stands_is_said() {
         assert!(walls(&["--sandbox=chroot"]).starts_with("chroot, capabilities"));
     }
 }
+
+/// In a mount namespace of its own the setting only seems to be there.
+pub fn no_guest_makes_the_kernel_panic_by_a_warning() {
+    if !root() {
+        eprintln!("skipped: a mount needs root");
+        return;
+    }
+    for sandbox in ["none", "chroot", "namespace"] {
+        let place = tempfile::TempDir::new().expect("temporary directory");
+        std::fs::create_dir(place.path().join("share")).expect("share");
+        std::fs::write(place.path().join("1"), "1\n").expect("setting");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c"]);
+        command
+            .arg("mount --bind \"$0\" /proc/sys/kernel/panic_on_warn && exec \"$@\"")
+            .arg(place.path().join("1"));
+        command.arg(EXTENTFSD).arg("--shared-dir").arg(place.path().join("share"));
+        command.arg("--socket-path").arg(place.path().join("socket")).args(["--sandbox", sandbox]);
+        let daemon = Daemon::launch(place, command);
+        daemon.wait_for_log("Waiting for vhost-user socket connection...");
+        let log = daemon.log();
+        let left_out = log.contains("no Landlock for files: this kernel warns");
+        assert_eq!(left_out, host::landlock() >= 2 && !host::serves_disconnected(), "{log}");
+        let guarded = log.contains("Landlock (names of files");
+        assert_eq!(guarded, host::serves_disconnected(), "{log}");
+    }
+}
