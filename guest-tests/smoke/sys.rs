@@ -220,7 +220,7 @@ pub struct FsXattr {
 
 /// FS_IOC_FSGETXATTR.
 pub fn get_fsxattr(file: impl AsFd) -> io::Result<FsXattr> {
-    const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
+    const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f_u32 as libc::Ioctl;
     let mut answer = FsXattr::default();
     // SAFETY: the request writes one `struct fsxattr`, which has this layout.
     checked(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut answer) }.into())?;
@@ -229,7 +229,7 @@ pub fn get_fsxattr(file: impl AsFd) -> io::Result<FsXattr> {
 
 /// FS_IOC_FSSETXATTR.
 pub fn set_fsxattr(file: impl AsFd, value: FsXattr) -> io::Result<()> {
-    const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+    const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401c_5820_u32 as libc::Ioctl;
     // SAFETY: the request reads one `struct fsxattr`, which has this layout.
     checked(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), FS_IOC_FSSETXATTR, &raw const value) }.into())
 }

@@ -13,8 +13,9 @@ struct Geometry {
     after: [u8; 16],
 }
 
-/// `XFS_IOC_FSGEOMETRY_V1`.
-const GEOMETRY: libc::c_ulong = 0x8070_5864;
+/// `XFS_IOC_FSGEOMETRY_V1`; an `unsigned long` with glibc, an `int` with musl.
+#[allow(clippy::cast_lossless, clippy::cast_possible_wrap)]
+const GEOMETRY: libc::Ioctl = 0x8070_5864_u32 as libc::Ioctl;
 /// `XFS_FSOP_GEOM_FLAGS_REFLINK`.
 const REFLINK: u32 = 1 << 20;
 

@@ -52,11 +52,17 @@ pub(super) struct FiemapExtent {
     pub(super) flags: u32,
 }
 
-const FS_IOC_FIEMAP: libc::c_ulong = 0xc020_660b;
-const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
-const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
-const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
-const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+/// The number of a request as the C library takes it: an `unsigned long` with glibc, an `int` with musl.
+#[allow(clippy::cast_lossless, clippy::cast_possible_wrap)]
+const fn request(number: u32) -> libc::Ioctl {
+    number as libc::Ioctl
+}
+
+const FS_IOC_FIEMAP: libc::Ioctl = request(0xc020_660b);
+const FS_IOC_GETFLAGS: libc::Ioctl = request(0x8008_6601);
+const FS_IOC_SETFLAGS: libc::Ioctl = request(0x4008_6602);
+const FS_IOC_FSGETXATTR: libc::Ioctl = request(0x801c_581f);
+const FS_IOC_FSSETXATTR: libc::Ioctl = request(0x401c_5820);
 
 /// `close(2)`, with its outcome. The descriptor is gone in any case.
 ///

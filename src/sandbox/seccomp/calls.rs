@@ -92,8 +92,9 @@ const RUNTIME: Group = Group {
         libc::SYS_writev,
     ],
     tested: &[
-        // Rust's library looks, when built for debugging, whether what it closes is open.
-        tested(libc::SYS_fcntl, 1, Test::OneOf(&[F_GETFD])),
+        // Rust's library looks, when built for debugging, whether what it closes is open; musl marks by a call of its own what a
+        // program that is executed is not to have.
+        tested(libc::SYS_fcntl, 1, Test::OneOf(&[F_GETFD, F_SETFD])),
         tested(libc::SYS_mmap, 2, Test::Without(PROT_EXEC)),
         tested(libc::SYS_mprotect, 2, Test::Without(PROT_EXEC)),
         tested(libc::SYS_prctl, 0, Test::OneOf(&[PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_VMA])),
@@ -306,6 +307,7 @@ const PR_SET_NO_NEW_PRIVS: u32 = libc::PR_SET_NO_NEW_PRIVS.cast_unsigned();
 const PR_SET_VMA: u32 = libc::PR_SET_VMA.cast_unsigned();
 const F_DUPFD_CLOEXEC: u32 = libc::F_DUPFD_CLOEXEC.cast_unsigned();
 const F_GETFD: u32 = libc::F_GETFD.cast_unsigned();
+const F_SETFD: u32 = libc::F_SETFD.cast_unsigned();
 const F_GETFL: u32 = libc::F_GETFL.cast_unsigned();
 const F_OFD_GETLK: u32 = libc::F_OFD_GETLK.cast_unsigned();
 const F_OFD_SETLK: u32 = libc::F_OFD_SETLK.cast_unsigned();
