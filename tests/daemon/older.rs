@@ -1,9 +1,12 @@
 //! What the daemon does on a kernel, or in a container, that lacks what newer ones have. `guest-tests/hosts/run` starts it on real
 //! ones.
 
+use std::os::unix::fs::FileExt;
+
 use super::frontend::Daemon;
 use super::frontend::daemon::without;
-use super::{WAITING, command, directory, exercise, modes, refusal};
+use super::frontend::fuse::ROOT;
+use super::{WAITING, command, directory, exercise, modes, mounted, refusal};
 
 #[test]
 fn without_openat2_the_start_ends_with_what_is_needed() {
@@ -38,6 +41,35 @@ fn without_file_handles_descriptors_do() {
                     command(place.path(), &["--sandbox", sandbox, "--inode-file-handles=mandatory"]);
                 let line = refusal(without(command, &[(call, errno)]));
                 assert!(line.contains("--inode-file-handles=mandatory asks for"), "{sandbox}: {line}");
+            }
+        }
+    }
+}
+
+/// Linux 5.10 says of a page that is not cached that the file ends there, if it is asked not to wait (readv(2), BUGS).
+#[test]
+fn what_is_not_in_the_page_cache_is_read_to_its_end() {
+    const LEN: usize = 4 << 20;
+    const PART: usize = 128 << 10;
+    for engine in ["auto", "threads"] {
+        let daemon = Daemon::start(&["--engine", engine]);
+        let path = daemon.share().join("file");
+        let content: Vec<u8> = (0..LEN).map(|at| (at / 4096 % 251) as u8 + 1).collect();
+        std::fs::write(&path, &content).expect("file");
+        let file = std::fs::File::open(&path).expect("file");
+        file.sync_all().expect("fsync");
+        let mut client = mounted(&daemon);
+        let (node, _) = client.lookup(ROOT, "file").expect("LOOKUP");
+        let fh = client.open(node, libc::O_RDONLY).expect("OPEN");
+        for round in 0..4 {
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("fadvise");
+            // Some pages are there again.
+            for at in (0..LEN).step_by(PART * (1 + round)) {
+                file.read_exact_at(&mut [0; 10], at as u64).expect("read");
+            }
+            for at in (0..LEN).step_by(PART) {
+                let found = client.read(node, fh, at as u64, PART as u32).expect("READ");
+                assert!(found == content[at..at + PART], "{engine}, byte {at}: {} bytes", found.len());
             }
         }
     }

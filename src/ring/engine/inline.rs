@@ -50,17 +50,20 @@ impl Sizes {
 pub(in crate::ring) struct Inline {
     /// Whether `RWF_NOWAIT` is to be tried for reads.
     nowait_reads: bool,
+    /// Whether a file ends where such a read finds nothing.
+    nowait_sees_the_end: bool,
     cached_writes: Pace,
     lone_writes: Pace,
     sizes: Sizes,
 }
 
 impl Inline {
-    /// `nowait` where the kernel's answers can be believed: Linux 5.9 and 5.10 answer 0 in the middle of a
-    /// file.
-    pub(super) fn new(nowait: bool) -> Self {
+    /// `sees_the_end` where a kernel's 0 can be believed: Linux 5.9 and 5.10 answer it in the middle of a file that is not in the
+    /// page cache (readv(2), BUGS).
+    pub(super) fn new(sees_the_end: bool) -> Self {
         Self {
-            nowait_reads: nowait,
+            nowait_reads: true,
+            nowait_sees_the_end: sees_the_end,
             cached_writes: Pace::default(),
             lone_writes: Pace::default(),
             sizes: Sizes::default(),
@@ -112,6 +115,9 @@ impl Inline {
             return None;
         }
         let outcome = syscall::perform(attempt, libc::RWF_NOWAIT);
+        if matches!(outcome, Ok(0)) && !self.nowait_sees_the_end {
+            return None;
+        }
         match outcome.as_ref().err().and_then(io::Error::raw_os_error) {
             Some(libc::EAGAIN) => None,
             Some(libc::EOPNOTSUPP) => {

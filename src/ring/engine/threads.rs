@@ -62,7 +62,8 @@ impl<'a> Threads<'a> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             sources,
-            inline: Inline::new(true),
+            // They are there for old kernels, too.
+            inline: Inline::new(false),
             crew: Offload::new(CREW),
             ended: Arc::new(Ended { attempts: Mutex::default(), wake }),
             call: None,
