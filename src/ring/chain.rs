@@ -69,6 +69,10 @@ impl Side {
         self.len
     }
 
+    fn kept_bytes(&self) -> usize {
+        size_of_val(self.segments.as_slice())
+    }
+
     fn clear(&mut self) {
         self.segments.clear();
         // A rare long chain must not keep its memory for good in every slot of the table.
@@ -174,6 +178,19 @@ pub(super) struct Chain {
     pub(super) writable: Side,
 }
 
+impl Chain {
+    /// Forgets the request.
+    pub(super) fn clear(&mut self) {
+        self.readable.clear();
+        self.writable.clear();
+    }
+
+    /// Bytes of memory that tell where the request is.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.readable.kept_bytes() + self.writable.kept_bytes()
+    }
+}
+
 /// Reads chains; keeps the copy of an indirect table.
 #[derive(Debug, Default)]
 pub(super) struct Walker {
@@ -192,8 +209,7 @@ impl Walker {
         head: u16,
         chain: &mut Chain,
     ) -> Result<(), ChainError> {
-        chain.readable.clear();
-        chain.writable.clear();
+        chain.clear();
         let mut may_indirect = indirect;
         let mut inside = false;
         let mut index = head;

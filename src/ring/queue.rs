@@ -95,7 +95,8 @@ impl Queue {
             next_used: 0,
             published: 0,
             told: false,
-            quiet: false,
+            // Who served the ring before may have left the wish for no kicks behind: the first wish for one takes it back.
+            quiet: !event_idx,
             _memory: Rc::clone(memory),
         };
         // Who served the ring before us left its index there; the protocol carries the other one only.

@@ -34,6 +34,15 @@ pub(super) struct Slot {
 struct Place {
     generation: u32,
     slot: Option<Box<Slot>>,
+    /// What `slot` counted for when it came.
+    kept_bytes: usize,
+}
+
+impl Slot {
+    /// Bytes that are kept here while the request is in flight: its head, where its parts are, and what was copied of it.
+    fn kept_bytes(&self) -> usize {
+        self.head.len() + self.chain.kept_bytes() + self.movement.kept_bytes()
+    }
 }
 
 /// All requests in flight of one ring.
@@ -44,7 +53,7 @@ pub(super) struct Slots {
     #[allow(clippy::vec_box, reason = "a slot goes between here and `places` by its pointer")]
     spare: Vec<Box<Slot>>,
     in_flight: usize,
-    /// Bytes of the heads of those.
+    /// Bytes that are kept for those.
     kept_bytes: usize,
 }
 
@@ -71,6 +80,7 @@ impl Slots {
         slot.memory = None;
         slot.head.clear();
         slot.head.shrink_to(KEPT_HEAD);
+        slot.chain.clear();
         slot.movement.release();
         self.spare.push(slot);
     }
@@ -90,9 +100,10 @@ impl Slots {
     pub(super) fn insert(&mut self, slot: Box<Slot>) -> Key {
         let key = self.next_key();
         self.vacant.pop();
-        let bytes = slot.head.len();
+        let bytes = slot.kept_bytes();
         if let Some(place) = self.place(key.index) {
             place.slot = Some(slot);
+            place.kept_bytes = bytes;
             self.in_flight += 1;
             self.kept_bytes += bytes;
         }
@@ -109,9 +120,10 @@ impl Slots {
         let place = self.place(key.index).filter(|place| place.generation == key.generation)?;
         let slot = place.slot.take()?;
         place.generation = place.generation.wrapping_add(1);
+        let bytes = std::mem::take(&mut place.kept_bytes);
         self.vacant.push(key.index);
         self.in_flight -= 1;
-        self.kept_bytes -= slot.head.len();
+        self.kept_bytes -= bytes;
         Some(slot)
     }
 

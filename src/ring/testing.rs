@@ -244,11 +244,21 @@ impl Driver {
             let event = self.field(self.used_at() + 4 + 8 * u64::from(self.size)).load(Ordering::Relaxed);
             new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
         } else {
-            self.field(self.used_at()).load(Ordering::Relaxed) & 1 == 0
+            self.is_to_kick()
         };
         if wanted {
             self.force_kick();
         }
+    }
+
+    /// Without EVENT_IDX: leaves what a device leaves that ends while it wants no kicks.
+    pub(super) fn want_no_kicks(&self) {
+        self.field(self.used_at()).store(1, Ordering::Relaxed);
+    }
+
+    /// Without EVENT_IDX: whether the device wants to be kicked.
+    pub(super) fn is_to_kick(&self) -> bool {
+        self.field(self.used_at()).load(Ordering::Relaxed) & 1 == 0
     }
 
     pub(super) fn force_kick(&self) {

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::testing::*;
 use super::*;
@@ -271,6 +271,26 @@ fn a_ring_that_rests_misses_nothing() {
     }
 }
 
+/// A ring that stops while it takes requests leaves the wish for no kicks in the guest's memory; the next one takes it back.
+#[test]
+fn the_next_ring_asks_for_kicks() {
+    for engine in ENGINES {
+        let (_dir, _file, service) = service(1);
+        let mut driver = Driver::new(16, false, false);
+        driver.want_no_kicks();
+        let ring = driver.ring(&service, engine);
+        driver.write(REQUEST, &head(Op::Echo, 1, 2, false));
+        // Only when it has looked, the driver makes a request available.
+        let end = Instant::now() + Duration::from_secs(10);
+        while !driver.is_to_kick() {
+            assert!(Instant::now() < end, "{engine:?}: nobody would ever kick it");
+            thread::sleep(Duration::from_millis(1));
+        }
+        driver.one(&[(REQUEST, 32)], &[(REPLY, 32)]);
+        drop(ring);
+    }
+}
+
 #[test]
 fn many_requests_at_once_keep_apart() {
     for engine in ENGINES {
@@ -326,7 +346,9 @@ fn answers_what_is_slow_dropped_or_panics() {
 /// As many are begun as the limit allows; the others are as soon as there is room, without another kick.
 #[test]
 fn what_is_in_flight_is_bounded() {
-    for (in_flight, kept_bytes) in [(2, 1 << 20), (100, HEAD * 2 - 1)] {
+    // A head, and two parts of a chain.
+    let kept_by_one = HEAD + 2 * 24;
+    for (in_flight, kept_bytes) in [(2, 1 << 20), (100, kept_by_one * 2 - 1)] {
         everywhere(|engine, mut driver| {
             let (_dir, _file, service) = service(1);
             let limits = [("--requests", in_flight), ("--bytes", kept_bytes)];

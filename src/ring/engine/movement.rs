@@ -109,6 +109,11 @@ impl Movement {
         self.transfer.as_ref()
     }
 
+    /// Bytes of memory that are kept for it.
+    pub(in crate::ring) fn kept_bytes(&self) -> usize {
+        size_of_val(self.buffers.as_slice()) + self.gathered.len()
+    }
+
     /// Bytes that are to be moved.
     pub(super) fn len(&self) -> usize {
         self.len
