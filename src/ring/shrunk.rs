@@ -106,8 +106,9 @@ fn install() -> io::Result<()> {
 /// The handler. Returns to the access that failed, which is done again.
 extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: with SA_SIGINFO the kernel passes a valid `info`, in which SIGBUS has an address.
-    let address = unsafe { (*info).si_addr() }.addr();
-    if !TABLE.iter().any(|place| place.fill(address))
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
+    // Not where the machine's memory is broken (BUS_MCEERR_AR).
+    if !(code == libc::BUS_ADRERR && TABLE.iter().any(|place| place.fill(address)))
         && let Some(before) = BEFORE.get()
     {
         // SAFETY: what was in force before; the access fails again, and that deals with it.
