@@ -192,12 +192,11 @@ fn a_warm_window_allocates_nothing() {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let server = std::thread::spawn(move || serve_connection(theirs, &device, &runtime(EngineKind::Uring)));
     let mut disk = Guest::over(ours, GuestConfig { queue_size: 256, ..GuestConfig::default() });
-    let end = region.address + region.length;
     for (what, kind, address, data) in [
         ("IN 4 KiB", 0, region.address, 4096),
         ("IN 64 KiB", 0, region.address + 4096, 65_536),
         ("IN, short", 0, region.address + (1 << 20) - 512, 4096),
-        ("IN, zeroes", 0, end, 4096),
+        ("IN, zeroes", 0, 0, 4096),
         ("OUT 4 KiB", 1, region.address, 4096),
         ("OUT 64 KiB", 1, region.address, 65_536),
         ("OUT, refused", 1, region.address + (1 << 20), 4096),

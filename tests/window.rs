@@ -114,7 +114,7 @@ fn files_are_read_and_overwritten_by_every_kind_of_ring() {
 }
 
 #[test]
-fn behind_the_end_of_a_file_and_outside_all_regions_there_are_zeroes() {
+fn behind_the_end_of_a_file_and_where_no_region_can_be_there_are_zeroes() {
     for engine in ENGINES {
         let window = window(false);
         let backing = Backing::new(5000);
@@ -127,9 +127,12 @@ fn behind_the_end_of_a_file_and_outside_all_regions_there_are_zeroes() {
             assert!(disk.read(region.address + offset as u64, len).unwrap() == expected, "{offset}, {len}");
         }
         let end = window.identity().size;
-        for address in [0, 4096, region.address + region.length, 1 << 50, end - 4096] {
+        for address in [0, 4096, 63 << 20, end - (1 << 20), end - 4096] {
             assert_eq!(disk.read(address, 4096), Ok(vec![0; 4096]), "{address:#x}");
             assert_eq!(disk.write(address, &[1; 4096]), IOERR, "{address:#x}");
+        }
+        for address in [region.address + region.length, 1 << 50] {
+            assert_eq!(disk.read(address, 4096), Err(IOERR), "{address:#x}");
         }
         assert_eq!(disk.read(end, 512), Err(IOERR));
         assert_eq!(disk.read(end - 512, 1024), Err(IOERR));

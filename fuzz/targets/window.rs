@@ -1,7 +1,7 @@
 //! Requests to the window, and grants that come and go meanwhile.
 //!
 //! Oracle: a model of the regions beside the real ones, in the words of `docs/extent-protocol.md`, and a copy of the files'
-//! contents. Each answer must be the model's; after each write the files must be what their copies are, and what was never
+//! contents. Each answer must be the model's; after each write the files must be what their copies are, and what is never
 //! granted must read as zeroes. Requests are in flight, or wait at a fence, on another thread while grants end.
 
 #![no_main]
@@ -381,8 +381,9 @@ impl World<'_> {
                 }
             }
         }
-        let never = end <= 1 << 20 || address >= self.next;
-        if never && end <= 1 << 62 { Place::Never } else { Place::Nowhere }
+        // The first 64 MiB and the last MiB.
+        let never = end <= 1 << 26 || (address >= (1 << 62) - (1 << 20) && end <= 1 << 62);
+        if never { Place::Never } else { Place::Nowhere }
     }
 
     fn address(&self, input: &mut Input<'_>) -> u64 {
@@ -621,6 +622,6 @@ enum Place {
     In(usize, u64),
     /// Never given away.
     Never,
-    /// Given away once, or across a border, or behind the end.
+    /// Given away once, or might be, or across a border, or behind the end.
     Nowhere,
 }

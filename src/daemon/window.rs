@@ -22,17 +22,18 @@ use crate::vhost::{ConnectionEnd, Device, RingRuntime, WindowDevice, serve_conne
 const LOGICAL_BLOCK: u32 = 512;
 
 /// How long to wait where a connection cannot be accepted: for want of descriptors or memory, which may pass.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 /// The window as the options say, with the device on which it may move bytes past the file system.
 pub(super) fn make(options: &cli::Options, volume: Option<Volume>) -> Result<Arc<Window>, Error> {
     let serial = match options.window.as_ref().and_then(|window| window.serial.clone()) {
         Some(serial) => serial,
-        None => random_serial().map_err(Error::Window)?,
+        None => format!("efs-{:016x}", random().map_err(Error::Window)?),
     };
     // What is no multiple of the device's block could only go through the page cache.
     let block = volume.as_ref().map_or(LOGICAL_BLOCK, |volume| volume.identity().logical_block);
-    let window = Window::new(Identity::new(serial.as_bytes(), block, options.share.readonly));
+    let window = Window::new(Identity::new(serial.as_bytes(), block, options.share.readonly))
+        .beginning_anywhere(random().map_err(Error::Window)?);
     info!("The window's serial is {serial}");
     Ok(Arc::new(match volume {
         Some(volume) => {
@@ -46,10 +47,10 @@ pub(super) fn make(options: &cli::Options, volume: Option<Volume>) -> Result<Arc
     }))
 }
 
-fn random_serial() -> std::io::Result<String> {
+fn random() -> std::io::Result<u64> {
     let mut random = [0; 8];
     getrandom(&mut random, GetRandomFlags::empty())?;
-    Ok(format!("efs-{:016x}", u64::from_ne_bytes(random)))
+    Ok(u64::from_ne_bytes(random))
 }
 
 /// Serves the window's front-ends, one after the other, on a thread of its own.

@@ -2,12 +2,15 @@
 //!
 //! A region has room to grow, so that the guest need not ask again for every append: half of the file's size, and
 //! [`SMALLEST`] in any case. With each further region a file has half as much again, so it never has many. Addresses are
-//! counted up and never come back, and the space has to last as long as the daemon does. 2^62 bytes are 2^36 regions of the
-//! smallest size, which is two years of a thousand grants a second; or 28 million of a file of 100 GiB, eleven months of one
+//! counted up and never come back, and the space has to last as long as the daemon does. 2^61 bytes, which are left wherever it
+//! begins ([`somewhere`]), are 2^35 regions of the
+//! smallest size, which is a year of a thousand grants a second; or 14 million of a file of 100 GiB, five months of one
 //! a second. Where they do not last, direct I/O goes by FUSE again.
 
-/// Nothing lies before this address: probes of the guest for partition tables and file systems find zeroes.
-pub(super) const FIRST: u64 = 1 << 20;
+/// Nothing lies before this address, nor behind [`LAST`]: probes of the guest for partition tables and file systems find zeroes there.
+pub(super) const FIRST: u64 = SMALLEST;
+/// Behind all regions.
+pub(super) const LAST: u64 = END - (1 << 20);
 /// The size of the window, and the end of its addresses: what a guest's kernel can address as a disk, halved.
 pub(super) const END: u64 = 1 << 62;
 /// Regions are multiples of this, and begin at `FIRST` and a multiple of it.
@@ -21,9 +24,27 @@ pub(super) fn for_file(size: u64, position: u64) -> Option<u64> {
     wanted.checked_next_multiple_of(SMALLEST).filter(|length| *length <= LARGEST)
 }
 
+/// Where the first region is to begin: a guest may have records of a daemon that was here before, and they must lead nowhere.
+pub(super) fn somewhere(random: u64) -> u64 {
+    FIRST + random % (END / 2 / SMALLEST) * SMALLEST
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_begins_where_half_of_all_addresses_are_left() {
+        assert_eq!(somewhere(0), FIRST);
+        assert_eq!(somewhere(1 << 40), FIRST, "taken from the lower bits");
+        for random in [1, 12_345, u64::MAX] {
+            let first = somewhere(random);
+            assert!(
+                (FIRST..END / 2 + FIRST).contains(&first) && first.is_multiple_of(SMALLEST),
+                "{first:#x}"
+            );
+        }
+    }
 
     #[test]
     fn a_file_can_grow() {

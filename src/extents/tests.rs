@@ -25,14 +25,17 @@ fn leads_to(way: &Way, wanted: &Arc<dyn HostFile>, at: u64) -> bool {
 }
 
 #[test]
-fn what_was_never_given_away_reads_as_zeroes_and_takes_no_writes() {
+fn what_is_never_given_away_reads_as_zeroes_and_takes_no_writes() {
     let window = window();
     let end = window.identity().size;
-    for address in [0, 512, 1 << 40, end - 512] {
+    for address in [0, 512, room::FIRST - 512, end - (1 << 20), end - 512] {
         assert!(matches!(window.enter(address, 512, Access::Read), Way::Zeroes), "{address:#x}");
         assert!(matches!(window.enter(address, 512, Access::Write), Way::Refused), "{address:#x}");
     }
-    for (address, len) in [(end, 512), (end - 512, 1024), (u64::MAX - 10, 512)] {
+    // And what may be, by this daemon or may have been by another with the same serial number, is an error.
+    let somewhere =
+        [(room::FIRST, 512), (room::FIRST - 512, 1024), (1 << 40, 512), (end - (1 << 20) - 512, 512)];
+    for (address, len) in [(end, 512), (end - 512, 1024), (u64::MAX - 10, 512)].into_iter().chain(somewhere) {
         assert!(matches!(window.enter(address, len, Access::Read), Way::Refused), "{address:#x}");
     }
     let region = window.grant(7, &file(), 0, 0, Access::Read).unwrap();
@@ -41,7 +44,15 @@ fn what_was_never_given_away_reads_as_zeroes_and_takes_no_writes() {
     assert!(matches!(window.enter(region.address + region.length - 512, 1024, Access::Read), Way::Refused));
     window.revoke(7);
     assert!(matches!(window.enter(region.address, 512, Access::Read), Way::Refused));
-    assert!(matches!(window.enter(region.address + region.length, 512, Access::Read), Way::Zeroes));
+    assert!(matches!(window.enter(region.address + region.length, 512, Access::Read), Way::Refused));
+}
+
+#[test]
+fn the_first_region_is_where_it_is_told() {
+    let [first, other] = [3, 4].map(|random| window().beginning_anywhere(random));
+    let regions = [&first, &other].map(|window| window.grant(1, &file(), 0, 0, Access::Read).unwrap());
+    assert_eq!(regions.map(|region| region.address), [4, 5].map(|place| place * room::SMALLEST));
+    assert!(matches!(other.enter(regions[0].address, 512, Access::Read), Way::Refused));
 }
 
 #[test]
@@ -187,6 +198,35 @@ fn a_fenced_file_without_a_region_gets_none() {
     assert!(window.grant(1, &file(), 0, 0, Access::Write).is_some());
 }
 
+/// Whoever cuts a file must not go on while a request is inside, whoever takes the region away meanwhile.
+#[test]
+fn a_fence_waits_for_what_a_revocation_waits_for() {
+    let revocations: [fn(&Window); 2] = [Window::revoke_all, |window| window.revoke(1)];
+    for revoke in revocations {
+        let window = window();
+        let region = window.grant(1, &file(), 0, 0, Access::Write).unwrap();
+        let Way::Inside { passage, .. } = window.enter(region.address, 512, Access::Write) else { panic!() };
+        let cut = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let revocation = scope.spawn(|| revoke(&window));
+            while window.is_used() {
+                thread::yield_now();
+            }
+            let cutting = scope.spawn(|| {
+                let fence = window.fence(1);
+                cut.store(true, Ordering::SeqCst);
+                drop(fence);
+            });
+            thread::sleep(Duration::from_millis(30));
+            assert!(!cut.load(Ordering::SeqCst) && !revocation.is_finished());
+            drop(passage);
+            cutting.join().unwrap();
+        });
+        assert!(cut.load(Ordering::SeqCst));
+        assert!(window.grant(1, &file(), 0, 0, Access::Write).is_some(), "nothing is left of either");
+    }
+}
+
 #[test]
 fn a_thread_remembers_more_regions_than_it_has_room_for() {
     let window = window();
@@ -205,7 +245,7 @@ fn a_thread_remembers_more_regions_than_it_has_room_for() {
     assert!(matches!(window.enter(regions[1499].address, 512, Access::Read), Way::Refused));
     // Another window's addresses are the same numbers.
     let other = self::window();
-    assert!(matches!(other.enter(regions[0].address, 512, Access::Read), Way::Zeroes));
+    assert!(matches!(other.enter(regions[0].address, 512, Access::Read), Way::Refused));
     let region = other.grant(1, &files[0], 0, 0, Access::Read).unwrap();
     assert!(leads_to(&other.enter(region.address, 512, Access::Read), &files[0], 0));
     assert!(leads_to(&window.enter(regions[7].address, 512, Access::Read), &files[7], 0));
@@ -325,8 +365,6 @@ proptest! {
                     let start = *model.regions.keys().nth(around.index(model.regions.len())).unwrap();
                     let Some(address) = start.checked_add_signed(delta) else { continue };
                     let access = if write { Access::Write } else { Access::Read };
-                    let (last, (length, _)) = model.regions.last_key_value().unwrap();
-                    let spent = last + length;
                     let region = model.regions.range(..=address).next_back()
                         .filter(|(at, (length, _))| address - **at < *length && address - **at + len <= *length);
                     let allowed = region.and_then(|(at, (_, owner))| {
@@ -340,10 +378,10 @@ proptest! {
                             prop_assert_eq!(offset, at);
                         }
                         (Way::Zeroes, None) => {
-                            prop_assert!(!write && (address >= spent || address + len <= 1 << 20));
+                            prop_assert!(!write && address + len <= room::FIRST);
                         }
                         (Way::Refused, None) => {
-                            prop_assert!(write || (address < spent && address + len > 1 << 20));
+                            prop_assert!(write || address + len > room::FIRST);
                         }
                         (way, allowed) => prop_assert!(false, "{way:?}, should be {allowed:?}"),
                     }

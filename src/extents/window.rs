@@ -16,7 +16,7 @@ use super::gate::{Closed, Passage};
 use super::granted::{Found, Granted};
 use super::learn::Learner;
 use super::recent::{self, WindowId};
-use super::room::{self, END, FIRST};
+use super::room::{self, END, FIRST, LAST};
 use super::unsynced::Unsynced;
 use super::volume::Volume;
 
@@ -83,7 +83,7 @@ pub enum Way {
         /// To be held until the bytes have been moved.
         passage: Passage,
     },
-    /// To addresses that were never given away: they read as zeroes.
+    /// To addresses that are never given away: they read as zeroes.
     Zeroes,
     /// To a file that is just being cut, or whose blocks should be looked for: wait, then ask again.
     Fenced(Wait),
@@ -126,6 +126,8 @@ struct Table {
     by_address: BTreeMap<u64, (Place, Arc<Granted>)>,
     /// How many fences stand around a file, whether it has a region or not.
     fences: HashMap<u64, u32>,
+    /// What was revoked and may have requests in flight yet, for which a fence waits too.
+    ending: Vec<Arc<Granted>>,
     /// The first address that was never given away.
     next: u64,
 }
@@ -159,6 +161,14 @@ impl Window {
             unsynced: Arc::default(),
             learner: None,
         }
+    }
+
+    /// The same with regions that begin somewhere, as `random` says: so that what a guest was told by another daemon, which had the
+    /// same serial number, leads to no region of this one.
+    #[must_use]
+    pub fn beginning_anywhere(mut self, random: u64) -> Self {
+        self.table.get_mut().next = room::somewhere(random);
+        self
     }
 
     /// The same where bytes of files are moved on this device itself, under the file system that all files are on, as far as their
@@ -204,7 +214,7 @@ impl Window {
             return None;
         }
         let mut table = self.table.write();
-        let Table { by_key, by_address, fences, next } = &mut *table;
+        let Table { by_key, by_address, fences, next, .. } = &mut *table;
         let known = by_key.get(&key).and_then(|(_, places)| places.last()).copied();
         if known.is_none() && fences.contains_key(&key) {
             return None;
@@ -213,7 +223,7 @@ impl Window {
             Some(place) => place,
             None => {
                 let length = room::for_file(size, position)?;
-                let end = next.checked_add(length).filter(|end| *end <= END)?;
+                let end = next.checked_add(length).filter(|end| *end <= LAST)?;
                 if by_address.len() >= self.max_regions {
                     return None;
                 }
@@ -259,6 +269,7 @@ impl Window {
             for place in places {
                 table.by_address.remove(&place.address);
             }
+            table.ending.push(Arc::clone(&granted));
             granted
         };
         self.end(&ended);
@@ -269,7 +280,9 @@ impl Window {
         let ended = {
             let mut table = self.table.write();
             table.by_address.clear();
-            std::mem::take(&mut table.by_key)
+            let ended = std::mem::take(&mut table.by_key);
+            table.ending.extend(ended.values().map(|(granted, _)| Arc::clone(granted)));
+            ended
         };
         for (granted, _) in ended.values() {
             self.end(granted);
@@ -281,6 +294,7 @@ impl Window {
         if let Some(learner) = &self.learner {
             learner.forget(granted);
         }
+        self.table.write().ending.retain(|ending| !Arc::ptr_eq(ending, granted));
     }
 
     /// Lets no request of the window at the file `key`, and waits for those in flight, until the fence is dropped. For whoever
@@ -309,13 +323,16 @@ impl Window {
     /// blocks.
     fn announce(&self, key: u64, number: Option<u64>) -> (Fence<'_>, Vec<Arc<Granted>>) {
         let number = number.filter(|_| self.learner.is_some());
-        let own = {
+        let mut granted: Vec<_> = {
             let mut table = self.table.write();
             *table.fences.entry(key).or_default() += 1;
-            table.by_key.get(&key).map(|(granted, _)| Arc::clone(granted))
+            let own = table.by_key.get(&key).map(|(granted, _)| granted);
+            own.into_iter()
+                .chain(table.ending.iter().filter(|granted| granted.key() == key))
+                .cloned()
+                .collect()
         };
         let fence = Fence { window: self, key, number, granted: Vec::new() };
-        let mut granted = Vec::from_iter(own);
         if let Some((learner, number)) = self.learner.as_ref().zip(number) {
             for other in learner.change(number) {
                 if !granted.iter().any(|granted| Arc::ptr_eq(granted, &other)) {
@@ -346,7 +363,7 @@ impl Window {
     /// that this thread used before.
     pub fn enter(&self, address: u64, len: u64, access: Access) -> Way {
         let Some(end) = address.checked_add(len) else { return Way::Refused };
-        let Some((place, granted)) = self.at(address) else { return self.unknown(address, end, access) };
+        let Some((place, granted)) = self.at(address) else { return unknown(address, end, access) };
         let offset = address - place.address;
         if len > place.length - offset {
             return Way::Refused;
@@ -435,12 +452,6 @@ impl Window {
         Some((*place, Arc::clone(granted)))
     }
 
-    /// What lies outside all regions.
-    fn unknown(&self, address: u64, end: u64, access: Access) -> Way {
-        let never_given = end <= FIRST || address >= self.table.read().next;
-        if access == Access::Read && never_given && end <= END { Way::Zeroes } else { Way::Refused }
-    }
-
     /// Makes everything durable that was written through the window before. Waits for storage.
     ///
     /// # Errors
@@ -448,6 +459,13 @@ impl Window {
     pub fn flush(&self) -> io::Result<()> {
         self.unsynced.flush()
     }
+}
+
+/// What lies outside all regions: zeroes where none ever is, for whoever looks for partitions and file systems. Elsewhere an error:
+/// whoever has the address has it from before.
+fn unknown(address: u64, end: u64, access: Access) -> Way {
+    let never_given = end <= FIRST || (address >= LAST && end <= END);
+    if access == Access::Read && never_given { Way::Zeroes } else { Way::Refused }
 }
 
 /// Somebody is in a file who may move its blocks.
