@@ -32,8 +32,9 @@ const ACL: u64 = FUSE_POSIX_ACL | FUSE_DONT_MASK | FUSE_SETXATTR_EXT;
 pub(super) fn init(fs: &Passthrough, offered: u64) -> Result<SessionConfig> {
     destroy(fs);
     let features = wanted(fs, offered)? & offered;
+    let does_without = fs.agreed_upon(features);
     fs.features.store(features, Ordering::Relaxed);
-    if fs.extents.is_some() && fs.extents().is_none() {
+    if does_without {
         tracing::info!(
             "The guest's kernel does not ask for extents: the window, or the device, stays unused"
         );

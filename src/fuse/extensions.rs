@@ -85,7 +85,8 @@ mod tests {
 
     fn read(bytes: &[u8], features: u64, total_extlen: u16) -> Result<Extensions<'_>> {
         let header = abi::InHeader { total_extlen, ..abi::InHeader::default() };
-        let request = Request { header, body: Body::new(&[]), payload: 0, room: Some(0), features };
+        let request =
+            Request { header, body: Body::new(&[]), payload: 0, room: Some(0), features, max_write: 0 };
         parse(&request, Body::new(bytes))
     }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 use zerocopy::FromBytes;
 
@@ -34,8 +35,8 @@ pub type Respond = Box<dyn FnOnce(Vec<u8>) + Send>;
 
 /// Serves the requests of one guest out of a [`FileSystem`].
 ///
-/// Everything works on `&self` from many threads at once. The server itself takes no lock and, once reply
-/// buffers have grown, allocates nothing but the answers of blocking requests.
+/// Everything works on `&self` from many threads at once. The server itself takes no lock but for INIT and DESTROY and, once
+/// reply buffers have grown, allocates nothing but the answers of blocking requests.
 ///
 /// `head` is always the request's bytes from its header on, as far as [`head_len`](Self::head_len) tells;
 /// `room` the length that an answer may have, its header included.
@@ -43,13 +44,15 @@ pub type Respond = Box<dyn FnOnce(Vec<u8>) + Send>;
 pub struct Server<F> {
     fs: F,
     session: Session,
+    /// Held while a mount begins or ends: of two that would, the second finds all that the first has done.
+    turn: Mutex<()>,
 }
 
 impl<F: FileSystem> Server<F> {
     /// A server without a mount.
     #[must_use]
     pub fn new(fs: F) -> Self {
-        Self { fs, session: Session::default() }
+        Self { fs, session: Session::default(), turn: Mutex::new(()) }
     }
 
     /// The file system behind.
@@ -87,9 +90,7 @@ impl<F: FileSystem> Server<F> {
     pub fn handle(&self, head: &[u8], payload: usize, room: usize, answer: &mut Vec<u8>) -> Handled {
         answer.clear();
         let features = self.session.features();
-        let Some(request) = Request::parse(head, payload, room, features.unwrap_or(0)) else {
-            return Handled::NoReply;
-        };
+        let Some(request) = self.parse(head, payload, room, features) else { return Handled::NoReply };
         let route = Route::<F>::of(request.header.opcode, request.features);
         if let Route::Silent(serve) = route {
             serve(&self.fs, &request);
@@ -107,9 +108,12 @@ impl<F: FileSystem> Server<F> {
                 self.answer(&request, len, serve, room, answer);
             }
             Route::Transfer { len, start } => return self.start(&request, len, start, room, answer),
-            Route::Mount if features.is_none() => self.mount(&request, room, answer),
-            // A guest that boots again without DESTROY: the old mount has to be torn down first.
-            Route::Mount | Route::Blocking { .. } | Route::LockWait | Route::Unmount => {
+            Route::Mount => match self.turn.try_lock() {
+                Some(turn) if self.session.features().is_none() => self.mount(&request, room, answer, turn),
+                // A guest that boots again without DESTROY: the old mount has to be torn down first. Or somebody does so now.
+                _ => return Handled::Blocking,
+            },
+            Route::Blocking { .. } | Route::LockWait | Route::Unmount => {
                 return Handled::Blocking;
             }
             Route::Unsupported | Route::Silent(_) => reply::error(answer, Errno::NOSYS, unique),
@@ -121,9 +125,7 @@ impl<F: FileSystem> Server<F> {
     /// SETLKW keeps `respond` until the lock is there, and does not hold the thread.
     pub fn handle_blocking(&self, head: &[u8], room: usize, respond: Respond) {
         let features = self.session.features();
-        let Some(request) = Request::parse(head, 0, room, features.unwrap_or(0)) else {
-            return respond(Vec::new());
-        };
+        let Some(request) = self.parse(head, 0, room, features) else { return respond(Vec::new()) };
         let Some(room) = request.room else { return respond(Vec::new()) };
         let unique = request.header.unique;
         let mut answer = Vec::new();
@@ -135,7 +137,7 @@ impl<F: FileSystem> Server<F> {
                     self.answer(&request, len, serve, room, &mut answer);
                 }
                 Route::LockWait => return locks::setlkw(&self.fs, &request, respond),
-                Route::Mount => self.mount(&request, room, &mut answer),
+                Route::Mount => self.mount(&request, room, &mut answer, self.turn.lock()),
                 Route::Unmount => {
                     self.reset();
                     Reply::begin(&mut answer, 0).seal(unique, Ok(()));
@@ -171,11 +173,22 @@ impl<F: FileSystem> Server<F> {
     /// The guest or the front-end is gone: drops the mount with all its nodes, handles and locks. May
     /// block.
     pub fn reset(&self) {
+        let _turn = self.turn.lock();
         self.session.close();
         self.fs.destroy();
     }
 
-    fn mount(&self, request: &Request<'_>, room: usize, answer: &mut Vec<u8>) {
+    fn parse<'a>(
+        &self,
+        head: &'a [u8],
+        payload: usize,
+        room: usize,
+        features: Option<u64>,
+    ) -> Option<Request<'a>> {
+        Request::parse(head, payload, room, features.unwrap_or(0), self.session.max_write())
+    }
+
+    fn mount(&self, request: &Request<'_>, room: usize, answer: &mut Vec<u8>, _turn: MutexGuard<'_, ()>) {
         if self.session.close() {
             self.fs.destroy();
         }

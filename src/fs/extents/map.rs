@@ -71,7 +71,7 @@ impl HostFile for RegionFile {
 /// # Errors
 /// `ESTALE`: no such file. `EOPNOTSUPP`: not a regular file. `EBADF`: the guest does not have it open.
 pub(in crate::fs) fn map(fs: &Passthrough, node: NodeId, request: &MapRequest) -> Result<FileMap> {
-    let extents = fs.extents().ok_or(Errno::NOSYS)?;
+    let extents = fs.negotiated_extents()?;
     if fs.node(node)?.kind() != FileType::RegularFile {
         return Err(Errno::OPNOTSUPP);
     }

@@ -12,7 +12,7 @@
 //! With `--extent-source block` records lead to the window, and the window moves bytes of pinned files on that device itself,
 //! where it knows their blocks. Whoever frees or moves blocks fences the file before, and then the window knows them no more.
 //!
-//! All of it costs a mount nothing that did not agree upon extents: [`Passthrough::extents`] is the one door.
+//! All of it costs nothing until a mount has agreed upon extents: [`Passthrough::extents`] is the one door.
 
 mod fiemap;
 mod files;
@@ -22,6 +22,7 @@ mod report;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub(super) struct Extents {
     source: Source,
     files: Files,
     seats: Seats,
+    /// Some mount has agreed upon extents.
+    asked_for: AtomicBool,
 }
 
 /// Where records lead.
@@ -94,9 +97,28 @@ impl Drop for Seat {
 }
 
 impl Passthrough {
-    /// The window, where this mount has agreed upon extents.
+    /// The window, where this mount or one before has agreed upon extents: what a mount was given may be in use when its successor,
+    /// with other features, is there already.
     pub(super) fn extents(&self) -> Option<&Extents> {
-        self.extents.as_ref().filter(|_| self.negotiated(FUSE_EXTENTS) || self.negotiated(FUSE_IOMAP))
+        self.extents.as_ref().filter(|extents| extents.asked_for.load(Ordering::Relaxed))
+    }
+
+    /// The same for this mount alone.
+    ///
+    /// # Errors
+    /// `ENOSYS`: there is none.
+    fn negotiated_extents(&self) -> Result<&Extents> {
+        let negotiated = self.negotiated(FUSE_EXTENTS) || self.negotiated(FUSE_IOMAP);
+        self.extents().filter(|_| negotiated).ok_or(Errno::NOSYS)
+    }
+
+    /// Says, before a mount begins, which features it has. Returns whether there are extents and it does without.
+    pub(super) fn agreed_upon(&self, features: u64) -> bool {
+        let asks = features & (FUSE_EXTENTS | FUSE_IOMAP) != 0;
+        self.extents.as_ref().is_some_and(|extents| {
+            extents.asked_for.fetch_or(asks, Ordering::Relaxed);
+            !asks
+        })
     }
 
     /// Keeps the window off a file while an operation changes its size, or what it consists of. May wait.
@@ -111,6 +133,17 @@ impl Passthrough {
     /// The same for an operation that matters only where the window knows blocks of files. May wait.
     pub(super) fn fence_blocks(&self, inode: &Inode) -> Option<Fence<'_>> {
         self.extents()?.source.window_on_blocks().and_then(|_| self.fence(inode))
+    }
+
+    /// The same for an operation that gives a file privileges, which a write takes away, but for one past the daemon.
+    ///
+    /// # Errors
+    /// `EBUSY`, as for [`fence_to_free`](Self::fence_to_free).
+    pub(super) fn fence_privileged(&self, inode: &Inode) -> Result<Option<Fence<'_>>> {
+        if self.extents().is_some_and(Extents::is_on_device) {
+            return self.fence_to_free(inode);
+        }
+        Ok(self.fence_blocks(inode))
     }
 
     /// The same for both files of a copy, or only for the one that is written where the other can be read at any time.
@@ -213,7 +246,7 @@ impl Extents {
     }
 
     fn of(source: Source, limit: Arc<Limit>) -> Self {
-        Self { source, files: Files::default(), seats: Seats(limit) }
+        Self { source, files: Files::default(), seats: Seats(limit), asked_for: AtomicBool::new(false) }
     }
 
     /// Whether the guest has the files' blocks on a disk of its own.
@@ -316,7 +349,7 @@ impl Extents {
 /// # Errors
 /// `ENOENT`: there is one device. `ENOSYS`: there is none.
 pub(super) fn device(fs: &Passthrough, index: u32) -> Result<ExtentDevice> {
-    let identity = fs.extents().ok_or(Errno::NOSYS)?.source.identity();
+    let identity = fs.negotiated_extents()?.source.identity();
     if index != 0 {
         return Err(Errno::NOENT);
     }
@@ -335,7 +368,7 @@ pub(super) fn device(fs: &Passthrough, index: u32) -> Result<ExtentDevice> {
 /// # Errors
 /// `ESTALE`: no such file.
 pub(super) fn end_io(fs: &Passthrough, node: NodeId) -> Result<u64> {
-    let extents = fs.extents().ok_or(Errno::NOSYS)?;
+    let extents = fs.negotiated_extents()?;
     let inode = fs.node(node)?;
     let open = extents.files.get(node).and_then(|file| file.unclaimed().any());
     let size = |fd: BorrowedFd<'_>| statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::SIZE);

@@ -235,7 +235,10 @@ fn only_a_guest_that_agreed_has_extents() {
         assert_eq!(share.fs.extent_device(0), Err(Errno::NOSYS));
         assert_eq!(ask(share, node, MapPurpose::Read), Err(Errno::NOSYS));
         assert_eq!(share.fs.end_io(node), Err(Errno::NOSYS));
-        assert!(share.fs.fence(&share.fs.node(node).unwrap()).is_none());
+        // What the mount before was given may be in use yet: fences hold for that.
+        let fence = share.fs.fence(&share.fs.node(node).unwrap());
+        assert_eq!(fence.is_some(), share.fs.extents.is_some());
+        drop(fence);
         assert!(!share.fs.may_wait_for_extents(node) && !share.fs.may_wait_for_map(node));
         share.release(node, fh).unwrap();
     }

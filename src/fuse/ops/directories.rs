@@ -45,7 +45,7 @@ pub(in crate::fuse) fn readdirplus<F: FileSystem>(
 fn list<F: FileSystem>(fs: &F, request: &Request<'_>, plus: bool, reply: &mut Reply<'_>) -> Result<()> {
     let mut body = request.body;
     let read: abi::ReadIn = body.take()?;
-    let free = usize_of(bounded(read.size, reply.room()));
+    let free = usize_of(bounded(read.size.min(request.most_read()), reply.room()));
     let buffer = reply.tail();
     let start = buffer.len();
     let mut entries = Entries {

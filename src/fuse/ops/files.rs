@@ -70,9 +70,15 @@ fn push_created(
 }
 
 /// READ: as much as was asked for and fits, up to the largest position.
+///
+/// # Errors
+/// `EINVAL` for more than a guest may ask for: a shorter answer would mean the file's end.
 pub(in crate::fuse) fn read<F: FileSystem>(fs: &F, request: &Request<'_>) -> Result<Transfer> {
     let mut body = request.body;
     let read: abi::ReadIn = body.take()?;
+    if read.size > request.most_read() {
+        return Err(Errno::INVAL);
+    }
     let offset = position(read.offset)?;
     let size = bounded(read.size, request.room.unwrap_or(0));
     let io = IoRequest {
@@ -88,11 +94,15 @@ pub(in crate::fuse) fn read<F: FileSystem>(fs: &F, request: &Request<'_>) -> Res
 /// WRITE: all of the payload.
 ///
 /// # Errors
-/// `EINVAL` where the size is not that of the payload; `EFBIG` beyond the largest position.
+/// `EINVAL` where the size is not that of the payload, or more than the guest was told that a WRITE may have; `EFBIG` beyond
+/// the largest position.
 pub(in crate::fuse) fn write<F: FileSystem>(fs: &F, request: &Request<'_>) -> Result<Transfer> {
     let mut body = request.body;
     let write: abi::WriteIn = body.take()?;
-    if !body.rest().is_empty() || usize_of(write.size) != request.payload {
+    if !body.rest().is_empty()
+        || usize_of(write.size) != request.payload
+        || write.size > request.most_written()
+    {
         return Err(Errno::INVAL);
     }
     let offset = position(write.offset)?;

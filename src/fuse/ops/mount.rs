@@ -45,7 +45,7 @@ pub(in crate::fuse) fn init<F: FileSystem>(
     let guest = Guest { minor: init.minor, flags, max_readahead: init.max_readahead };
     let config = fs.init(guest.offered())?;
     let (features, answer) = agree(guest, &config);
-    session.open(features);
+    session.open(features, answer.max_write);
     tracing::debug!(
         guest = format_args!("7.{}", init.minor),
         features = format_args!("{features:#x}"),

@@ -55,6 +55,8 @@ pub(super) struct Double {
     /// READDIR fails behind this many entries.
     fail_after: usize,
     map: Mutex<Result<FileMap>>,
+    /// While a test holds it, a mount does not come to its end.
+    pub(super) ending: Mutex<()>,
 }
 
 impl Double {
@@ -64,7 +66,7 @@ impl Double {
 
     pub(super) fn failing_after(fail_after: usize) -> Self {
         let file = Arc::new(File::open("/dev/null").unwrap().into());
-        Self { calls: Mutex::default(), file, fail_after, map: Mutex::new(Ok(MAP)) }
+        Self { calls: Mutex::default(), file, fail_after, map: Mutex::new(Ok(MAP)), ending: Mutex::default() }
     }
 
     /// What was called since the last time.
@@ -169,6 +171,7 @@ impl FileSystem for Double {
     }
     fn destroy(&self) {
         self.note("destroy".into());
+        drop(self.ending.lock().unwrap());
     }
     fn forget(&self, node: NodeId, nlookup: u64) {
         self.note(format!("forget({}, {nlookup})", node.0));

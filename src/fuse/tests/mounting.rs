@@ -99,6 +99,31 @@ fn a_guest_that_boots_again_gets_a_new_mount() {
     assert_eq!(set.errno(&server), 0);
 }
 
+/// Else the second would find a file system that the first has not yet ended, and be ended by it.
+#[test]
+fn nobody_mounts_while_a_mount_ends() {
+    let server = mounted();
+    std::thread::scope(|scope| {
+        let ending = server.file_system().ending.lock().unwrap();
+        scope.spawn(|| server.reset());
+        while server.file_system().calls().is_empty() {
+            std::thread::yield_now();
+        }
+        let again = init(45);
+        for _ in 0..2 {
+            let handled = server.handle(&again.head(), 0, 80, &mut Vec::new());
+            assert!(matches!(handled, Handled::Blocking), "{handled:?}");
+        }
+        let mounting = scope.spawn(|| init(45).errno(&server));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(server.file_system().calls().is_empty());
+        drop(ending);
+        assert_eq!(mounting.join().unwrap(), 0);
+    });
+    assert_eq!(server.file_system().calls().len(), 1, "there is no other mount to end");
+    assert_eq!(Message::new(opcode::STATFS).errno(&server), 0);
+}
+
 #[test]
 fn a_reset_ends_the_mount() {
     let server = mounted();
