@@ -267,7 +267,7 @@ impl FileSystem for Passthrough {
 
     fn ioctl(
         &self,
-        _caller: Caller,
+        caller: Caller,
         node: NodeId,
         fh: Fh,
         command: u32,
@@ -275,6 +275,6 @@ impl FileSystem for Passthrough {
         out_size: u32,
         output: &mut Vec<u8>,
     ) -> Result<i32> {
-        ioctl::ioctl(self, node, fh, command, input, out_size, output)
+        ioctl::ioctl(self, caller, node, fh, command, input, out_size, output)
     }
 }

@@ -7,13 +7,14 @@
 //! if it kept that capability. Kept from the guest are data journalling, DAX and realtime placement
 //! (they change how the host stores things) and the project id (it escapes quotas).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::fs::fstat;
 use rustix::io::Errno;
 
-use super::Passthrough;
 use super::sys_io::{self, FSXATTR_SIZE};
-use crate::fuse::{Fh, NodeId, Result};
+use super::{Passthrough, credentials};
+use crate::fuse::{Caller, Fh, NodeId, Result};
 
 /// `FS_IOC_GETFLAGS` and `FS_IOC_SETFLAGS` with the `long` of 64-bit programs, and as 32-bit programs have
 /// them.
@@ -58,8 +59,10 @@ const XFLAGS_TOLD: u32 = 0x2 | 0x2_0000 | 0x4_0000 | 0x8_0000 | 0x8000_0000;
 /// `EBADF`: no such handle. `ENOTTY`: not one of the above, or the host's file system lacks it. `EINVAL`:
 /// sizes that do not belong to the command. `EPERM`: a change that is not the guest's to make. `EROFS`:
 /// a change of a read-only share.
+#[allow(clippy::too_many_arguments, reason = "they are the message's")]
 pub(super) fn ioctl(
     fs: &Passthrough,
+    caller: Caller,
     node: NodeId,
     fh: Fh,
     command: u32,
@@ -89,6 +92,7 @@ pub(super) fn ioctl(
             // Some of them say who may write, and some where bytes lie.
             let _fence = fs.fence_blocks(file.inode());
             let file = file.as_fd();
+            permit_owner(fs, caller, file)?;
             permit(sys_io::get_flags(file)? ^ wanted, FLAGS)?;
             sys_io::set_flags(file, wanted)?;
         }
@@ -103,6 +107,7 @@ pub(super) fn ioctl(
             let wanted: &[u8; FSXATTR_SIZE] = input.try_into().map_err(|_| Errno::INVAL)?;
             let _fence = fs.fence_blocks(file.inode());
             let file = file.as_fd();
+            permit_owner(fs, caller, file)?;
             let current = sys_io::get_fsxattr(file)?;
             // struct fsxattr: fsx_xflags, fsx_extsize, fsx_nextents, fsx_projid, ...
             permit(word(&current, 0)? ^ word(wanted, 0)?, XFLAGS | XFLAGS_TOLD)?;
@@ -112,6 +117,16 @@ pub(super) fn ioctl(
         _ => return Err(Errno::NOTTY),
     }
     Ok(0)
+}
+
+/// Whether the caller owns the file or is root. Guests before Linux 5.13 ask nobody (`fuse_do_ioctl`); those that do not say who
+/// calls (`FUSE_ALLOW_IDMAP`) have asked themselves (`vfs_fileattr_set`).
+fn permit_owner(fs: &Passthrough, caller: Caller, file: BorrowedFd<'_>) -> Result<()> {
+    if matches!(caller.uid, 0 | u32::MAX) {
+        return Ok(());
+    }
+    let caller = credentials::host_id(&fs.config.translation.users, caller.uid)?;
+    if fstat(file)?.st_uid == caller { Ok(()) } else { Err(Errno::PERM) }
 }
 
 /// Whether only these bits change.

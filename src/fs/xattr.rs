@@ -42,7 +42,8 @@ const CAPABILITY: &CStr = c"security.capability";
 /// # Errors
 /// `ENOSYS`: extended attributes are off, and the guest asks no more. `EOPNOTSUPP`: an ACL that is not
 /// in force, what the host's file system lacks, or what the map of names calls unsupported. `EPERM`: a name that the map
-/// refuses. `ERANGE`: one that gets too long by it. `E2BIG`: the value is too long.
+/// refuses. `ERANGE`: one that gets too long by it. `E2BIG`: the value is too long. `EBUSY`: capabilities for a file that the
+/// guest reaches on its own disk.
 pub(super) fn setxattr(
     fs: &Passthrough,
     node: NodeId,
@@ -57,7 +58,7 @@ pub(super) fn setxattr(
     let inode = fs.node(node)?;
     let fd = fs.path_fd(&inode)?;
     // A file with capabilities is written only where they are taken away.
-    let _fence = (*name == *CAPABILITY).then(|| fs.fence_blocks(&inode));
+    let _fence = if *name == *CAPABILITY { fs.fence_privileged(&inode)? } else { None };
     thread::prepare(fs)?;
     host_set(DecInt::from_fd(&fd).as_c_str(), &*name, &value, flags)?;
     if kill_sgid && *name == *ACL_ACCESS {
@@ -139,6 +140,7 @@ pub(super) fn removexattr(fs: &Passthrough, node: NodeId, name: &CStr) -> Result
         Err(Errno::RANGE) => return Err(Errno::NODATA),
         name => name?,
     };
+    check_judged(&name)?;
     let fd = fs.path_fd(&fs.node(node)?)?;
     thread::prepare(fs)?;
     host_remove(DecInt::from_fd(&fd).as_c_str(), &*name)
@@ -154,6 +156,7 @@ pub(super) type Attribute<'a> = (Cow<'a, CStr>, Cow<'a, [u8]>);
 /// would belong to a forbidden user.
 pub(super) fn to_host<'a>(fs: &Passthrough, name: &'a CStr, value: &'a [u8]) -> Result<Attribute<'a>> {
     let name = host_name(fs, name)?;
+    check_judged(&name)?;
     if value.len() > fs.bounds.xattr.max().min(MAX) {
         fs.bounds.xattr.refuse();
         return Err(Errno::TOOBIG);
@@ -197,6 +200,15 @@ fn reply(found: &[u8], size: usize, reply: &mut Vec<u8>) -> Result<u32> {
     }
     reply.extend_from_slice(found);
     u32::try_from(found.len()).map_err(|_| Errno::OVERFLOW)
+}
+
+/// Refuses to change an attribute that only the host's file system knows who may change, such as the ACLs of NFS: the guest's kernel
+/// leaves `system.*` to it, and it would ask what the daemon may (`xattr_permission` in fs/xattr.c).
+///
+/// # Errors
+/// `EOPNOTSUPP`.
+fn check_judged(host: &CStr) -> Result<()> {
+    if host.to_bytes().starts_with(b"system.") && !is_acl(host) { Err(Errno::OPNOTSUPP) } else { Ok(()) }
 }
 
 fn check_enabled(fs: &Passthrough) -> Result<()> {

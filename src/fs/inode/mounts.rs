@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use rustix::fs::{FileType, Mode, OFlags, openat};
+use rustix::fs::{FileType, Mode, OFlags, fstatfs, openat};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
@@ -37,6 +37,10 @@ pub(crate) fn handles_are_refused(root: BorrowedFd<'_>) -> bool {
         .and_then(|mount| FileHandle::of(root, c"")?.open(mount.as_fd(), OFlags::PATH));
     opened.is_err_and(not_for_us)
 }
+
+/// File systems whose handles lead to a file only while the kernel remembers it (`statfs(2)`: FUSE, where the server does not say
+/// otherwise, and FAT): they seem to work, until memory is short.
+const FORGETFUL: [rustix::fs::FsWord; 2] = [0x6573_5546, 0x4d44];
 
 /// Whether an error is about all files: the process lacks `CAP_DAC_READ_SEARCH`, or the kernel or a container knows nothing of
 /// handles.
@@ -92,6 +96,9 @@ impl Mounts {
         // Anything else must not be opened: a FIFO would block, a device would act. It only arises where
         // such a file is itself mounted, or where no directory of its mount is known any more.
         if kind != FileType::Directory && kind != FileType::RegularFile {
+            return self.fall_back(Errno::OPNOTSUPP);
+        }
+        if fstatfs(fd).is_ok_and(|volume| FORGETFUL.contains(&volume.f_type)) {
             return self.fall_back(Errno::OPNOTSUPP);
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -119,14 +119,15 @@ impl InodeTable {
     /// called [`Acquired::Other`], and is detached.
     ///
     /// # Errors
-    /// `ENFILE`: the table is full.
+    /// `ENFILE`: the table is full. `EIO`: the file has the root's numbers and is another, on a file system that gives them twice.
     pub(crate) fn insert(&self, mut new: Inode, replaces: Option<&Arc<Inode>>) -> Result<Inserted> {
         let hash = self.hash(&new.identity);
         let mut inodes = shard(&self.by_identity, hash).write();
         if let Ok(entry) = inodes.find_entry(hash, |inode| inode.identity == new.identity) {
-            if !replaces.is_some_and(|old| Arc::ptr_eq(old, entry.get()))
-                || Arc::ptr_eq(entry.get(), &self.root)
-            {
+            if Arc::ptr_eq(entry.get(), &self.root) {
+                return Err(Errno::IO);
+            }
+            if !replaces.is_some_and(|old| Arc::ptr_eq(old, entry.get())) {
                 return Ok(Inserted::Raced(new));
             }
             entry.remove();

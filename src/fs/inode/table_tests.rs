@@ -42,6 +42,16 @@ fn look_up(table: &InodeTable, fd: &PathFd, ino: u64) -> Result<NodeId, Errno> {
     }
 }
 
+/// On a file system that gives numbers twice.
+#[test]
+fn a_file_with_the_numbers_of_the_root_is_an_error() {
+    let fd = some_fd();
+    let table = table(&fd, 10);
+    let Acquired::Other(root) = table.acquire(&Identity::invent(0), |_| false) else { panic!() };
+    assert!(matches!(table.insert(invent(&fd, 0), Some(&root)), Err(Errno::IO)));
+    assert!(matches!(table.insert(invent(&fd, 0), None), Err(Errno::IO)));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     LookUp(u64),

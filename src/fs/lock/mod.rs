@@ -238,6 +238,8 @@ impl Locks {
         let mut owners = self.owners.lock();
         if let Some(owner) = owners.get_mut(&node).and_then(|of_file| of_file.get_mut(&request.owner)) {
             owner.pid = request.lock.pid;
+            // The close of the open that it had before takes nothing from this one then.
+            owner.fh = request.fh;
             return Ok(owner.held.clone());
         }
         let held = Arc::new(Held::new(&self.limit, || open_for_locks(fs, file))?);

@@ -31,7 +31,9 @@ impl Deref for Share {
 
 impl Share {
     fn new(disk: Disk) -> Self {
-        Self(DiskShare::new(disk, Config::default(), |disk, fs| fs.with_volume(disk.volume().unwrap())))
+        Self(DiskShare::new(disk, Config { xattr: true, ..Config::default() }, |disk, fs| {
+            fs.with_volume(disk.volume().unwrap())
+        }))
     }
 
     fn ask(&self, node: NodeId, purpose: MapPurpose, position: u64) -> FileMap {
@@ -212,6 +214,10 @@ fn blocks_that_were_told_are_not_freed_before_the_last_close() {
             assert_eq!(share.fs.fallocate(node, fh, 0, 4096, mode.bits()), Err(Errno::OPNOTSUPP), "{mode:?}");
         }
         assert_eq!(share.fs.unlink(NodeId::ROOT, name(c"a")), Err(Errno::BUSY));
+        // A write past the daemon would not take them away.
+        let capabilities =
+            || share.fs.setxattr(Caller::default(), node, c"security.capability", b"", 0, false);
+        assert_eq!(capabilities(), Err(Errno::BUSY));
         let over = |flags| {
             let (old, new) = (name(c"b"), name(c"a"));
             share.fs.rename(Caller::default(), NodeId::ROOT, old, NodeId::ROOT, new, flags)

@@ -113,6 +113,9 @@ fn attributes_of_files_and_links() {
     // Not in force, so neither set nor shown.
     assert_eq!(set(node, c"system.posix_acl_access", b""), Err(Errno::OPNOTSUPP));
     assert_eq!(get(node, c"system.posix_acl_default", 0), Err(Errno::OPNOTSUPP));
+    // The host would judge by what the daemon may.
+    assert_eq!(set(node, c"system.nfs4_acl", b"x"), Err(Errno::OPNOTSUPP));
+    assert_eq!(share.fs.removexattr(Caller::default(), node, c"system.nfs4_acl"), Err(Errno::OPNOTSUPP));
 
     symlink("a", share.path("link")).unwrap();
     let link = share.look_up("link");
@@ -175,6 +178,16 @@ fn ioctls_on_the_list_and_no_others() {
         share.fs.ioctl(Caller::default(), node, fh, command, input, size, &mut output).map(|_| output)
     };
     let flags = call(0x8008_6601, &[], 4).unwrap();
+    let by = |uid, input: &[u8]| {
+        let caller = Caller { uid, ..Caller::default() };
+        let command = if input.len() == 4 { 0x4008_6602 } else { 0x401c_5820 };
+        share.fs.ioctl(caller, node, fh, command, input, 0, &mut Vec::new()).map(drop)
+    };
+    let owner = fs::metadata(share.path("a")).unwrap().uid();
+    for (who, answer) in [(owner, Ok(())), (u32::MAX, Ok(())), (owner + 1, Err(Errno::PERM))] {
+        assert_eq!(by(who, &flags), answer, "{who}: FS_IOC_SETFLAGS");
+        assert_eq!(by(who, &call(0x801c_581f, &[], 28).unwrap()), answer, "{who}: FS_IOC_FSSETXATTR");
+    }
     assert_eq!(call(0x8008_6601, &[], 8).unwrap(), [&flags[..], &[0; 4]].concat());
     assert_eq!(call(0x8008_6601, &[], 5), Err(Errno::INVAL));
     let flags = u32::from_ne_bytes(flags.try_into().unwrap());
