@@ -13,11 +13,13 @@
 //! Guest's ids become host's here (`--translate-uid`), and nowhere else but where SETATTR gives a file away.
 //!
 //! The guest's kernel has checked the caller's permissions already (virtio-fs mounts always have
-//! `default_permissions`), and it alone knows all the groups of the caller. Where it does not tell us the
-//! one that matters (`FUSE_CREATE_SUPP_GROUP`), or an ACL may make any other matter,
-//! `CAP_DAC_OVERRIDE` is kept, or the host would refuse what the guest has rightly allowed. The same where the guest's root
+//! `default_permissions`), and it alone knows all the groups of the caller, and his capabilities: the root of a user namespace in the
+//! guest is an ordinary user by his id, and may make files where its mode alone would not let him. So `CAP_DAC_OVERRIDE` is
+//! kept for whatever is new, or the host would refuse what the guest has rightly allowed. Where ids are translated the guest sees
+//! other owners than there are, so there the host decides, unless it is not told the one group that matters
+//! (`FUSE_CREATE_SUPP_GROUP`) or an ACL may make any other matter. But where the guest's root
 //! is another user on the host (`--translate-uid`): a rule says whose his files are, and not that he may not
-//! make them, so he keeps `CAP_FSETID` too. What else root may do is not his: he makes no devices.
+//! make them, so he keeps that capability and `CAP_FSETID`. What else root may do is not his: he makes no devices.
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, getegid, geteuid, getgroups};
@@ -83,7 +85,7 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// Makes this thread act as the caller, with the permission checks left to the guest as far as they must be.
+/// Makes this thread act as the caller, with the permission checks left to the guest as far as they can be.
 ///
 /// # Errors
 /// `EINVAL` for an impossible id; `EPERM` for a forbidden one, and where the daemon may not act for others.
@@ -92,7 +94,10 @@ pub(super) fn assume(
     caller: Caller,
     supplementary_group: Option<u32>,
 ) -> Result<Guard<'_>> {
-    let guest_knows_better = !fs.negotiated(FUSE_CREATE_SUPP_GROUP) || fs.serves_acl();
+    let Translation { users, groups } = &fs.config.translation;
+    let guest_knows_better = (users.is_identity() && groups.is_identity())
+        || !fs.negotiated(FUSE_CREATE_SUPP_GROUP)
+        || fs.serves_acl();
     switch(fs, caller, supplementary_group, guest_knows_better)
 }
 

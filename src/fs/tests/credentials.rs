@@ -42,23 +42,30 @@ fn threads_do_not_share_credentials() {
 }
 
 #[test]
-fn the_guest_decides_who_may_create_where_it_keeps_groups_to_itself() {
+fn the_guest_decides_who_may_create() {
     if !is_root() {
         return;
     }
     let share = Share::new(Config::default());
-    // A directory of a group that the host does not know the caller to be in.
-    std::fs::set_permissions(share.dir.path(), PermissionsExt::from_mode(0o770)).unwrap();
-    std::os::unix::fs::chown(share.dir.path(), Some(0), Some(77)).unwrap();
     let who = caller(1000, 1000);
-    assert_eq!(share.fs.mkdir(who, NodeId::ROOT, name(c"a"), &new(0o755)).unwrap_err(), Errno::ACCESS);
     let mut with_group = new(0o2755);
     with_group.extensions.supplementary_group = Some(77);
-    share.fs.mkdir(who, NodeId::ROOT, name(c"b"), &with_group).unwrap();
-    // A guest that cannot tell.
+    let made = |file, new: &NewFile<'_>| {
+        let made = share.fs.mkdir(who, NodeId::ROOT, name(file), new).unwrap();
+        assert_eq!((made.attr.uid, made.attr.gid), (1000, 1000));
+    };
+    // A directory of a group that the host does not know the caller to be in, or does.
+    std::fs::set_permissions(share.dir.path(), PermissionsExt::from_mode(0o770)).unwrap();
+    std::os::unix::fs::chown(share.dir.path(), Some(0), Some(77)).unwrap();
+    made(c"a", &new(0o755));
+    made(c"b", &with_group);
+    // The root of a user namespace in the guest makes what it likes in a directory of its own.
+    std::fs::set_permissions(share.dir.path(), PermissionsExt::from_mode(0o555)).unwrap();
+    std::os::unix::fs::chown(share.dir.path(), Some(1000), Some(1000)).unwrap();
+    made(c"c", &new(0o755));
+    // A guest that cannot tell groups.
     share.fs.init(0).unwrap();
-    let made = share.fs.mkdir(who, NodeId::ROOT, name(c"c"), &new(0o755)).unwrap();
-    assert_eq!((made.attr.uid, made.attr.gid), (1000, 1000));
+    made(c"d", &new(0o755));
 }
 
 #[test]
