@@ -6,7 +6,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::Passthrough;
+use super::credentials::WithoutFsetid;
 use super::extents::Extents;
+use crate::fuse::abi::FUSE_HANDLE_KILLPRIV_V2;
 use crate::fuse::{CopyRange, Fh, NodeId, Result};
 
 /// `FALLOC_FL_WRITE_ZEROES` of Linux 6.17.
@@ -58,6 +60,7 @@ pub(super) fn fallocate(
         return Err(Errno::FBIG);
     }
     let _fence = mode.intersects(changing).then(fence).transpose()?;
+    let _kill = kill_privileges(fs)?;
     host_fallocate(&file.fd, mode, offset, len)
 }
 
@@ -106,8 +109,15 @@ pub(super) fn copy_file_range(fs: &Passthrough, node: NodeId, range: &CopyRange)
     let (mut from, mut to) = (range.offset_in, range.offset_out);
     let len = usize::try_from(len).map_err(|_| Errno::INVAL)?;
     let _fences = fs.fence_copy(&source.inode, &target.inode);
+    let _kill = kill_privileges(fs)?;
     let copied = host_copy(&source.fd, Some(&mut from), &target.fd, Some(&mut to), len)?;
     u64::try_from(copied).map_err(|_| Errno::OVERFLOW)
+}
+
+/// With `FUSE_HANDLE_KILLPRIV_V2` the guest leaves it to us to take set-ID bits from a file that changes, and does not say here
+/// whether the caller may keep them: nobody does.
+fn kill_privileges(fs: &Passthrough) -> Result<Option<WithoutFsetid>> {
+    fs.negotiated(FUSE_HANDLE_KILLPRIV_V2).then(WithoutFsetid::enter).transpose()
 }
 
 fn check_end(offset: u64, len: u64) -> Result<()> {

@@ -68,6 +68,8 @@ pub struct Session {
     handles: Vec<Handle>,
     /// A CREATE failed.
     create_failed: bool,
+    /// A FALLOCATE was just done, or tried.
+    range_changed: bool,
     /// Our server refers to files by file handle.
     file_handles: bool,
     /// How our server keeps its share.
@@ -93,6 +95,7 @@ impl Session {
             nodes: Vec::new(),
             handles: Vec::new(),
             create_failed: false,
+            range_changed: false,
             file_handles: handles == InodeFileHandles::Prefer,
             disguise,
         };
@@ -217,6 +220,13 @@ impl Session {
                 self.opened(operation, target.node, [*fh_a, *fh_b])
             }
             (Answer::Attr(_, a), Answer::Attr(_, b)) => self.same_file(target.node, [a, b])?,
+            // The bits go before it is known whether it can be done.
+            (Answer::Done | Answer::Failed(_), _) if matches!(operation, Operation::Fallocate { .. }) => {
+                self.range_changed = true;
+                let course = self.exchange(&Operation::Getattr { node: 0 }, target);
+                self.range_changed = false;
+                return course;
+            }
             (Answer::Done, Answer::Done) => self.done(operation, target),
             // A write may clear bits of the mode; of a SETATTR that fails a part may have been done.
             (Answer::Number(_), _) if matches!(operation, Operation::Write { .. }) => {
@@ -242,9 +252,10 @@ impl Session {
         let closed = [target.node, target.other].iter().any(|node| self.nodes[*node].opens == 0);
         let vanished = self.file_handles && !forgotten && closed && self.has_lost_its_names(target)?;
         let attr = &self.nodes[target.node].attr;
-        let create_failed = self.create_failed;
+        let Self { create_failed, range_changed, .. } = *self;
         let mapped = self.disguise == Disguise::Mapped;
-        let case = Case { operation, forgotten, mapped, create_failed, vanished, attr, ours, theirs };
+        let case =
+            Case { operation, forgotten, mapped, create_failed, range_changed, vanished, attr, ours, theirs };
         if exceptions::explanation(&case).is_none() {
             return Err(format!(
                 "{operation:?} is answered differently:\nours:   {ours:?}\noracle: {theirs:?}"

@@ -268,6 +268,38 @@ fn set_id_bits_fall_when_the_guest_says_so() {
     }
 }
 
+/// The guest sends nothing beside these, and does not say who the caller is.
+#[test]
+fn set_id_bits_fall_with_every_change_of_a_range() {
+    for (v2, after) in [(true, 0o755), (false, 0o6755)] {
+        let share = Share::new(Config { killpriv_v2: v2, ..Config::default() });
+        let node = share.file("a", b"abcdef");
+        let set = || fs::set_permissions(share.path("a"), fs::Permissions::from_mode(0o6755)).unwrap();
+        let mode = || fs::metadata(share.path("a")).unwrap().mode() & 0o7777;
+        let fh = share.open(node, libc::O_RDWR).unwrap().fh;
+        set();
+        share.fs.fallocate(node, fh, 0, 100, 0).unwrap();
+        // Where the guest takes the bits away itself, nobody else does, if he is privileged.
+        if rustix::process::geteuid().is_root() || v2 {
+            assert_eq!(mode(), after, "FALLOCATE, {v2}");
+        }
+        set();
+        let range = CopyRange {
+            fh_in: fh,
+            offset_in: 0,
+            node_out: node,
+            fh_out: fh,
+            offset_out: 50,
+            len: 3,
+            flags: 0,
+        };
+        share.fs.copy_file_range(node, &range).unwrap();
+        if rustix::process::geteuid().is_root() || v2 {
+            assert_eq!(mode(), after, "COPY_FILE_RANGE, {v2}");
+        }
+    }
+}
+
 #[test]
 fn a_read_only_share_stays_as_it_is() {
     let share = Share::new(Config { read_only: true, xattr: true, ..Config::default() });
