@@ -2,9 +2,11 @@
 //! after the other.
 
 use std::sync::Arc;
+use std::thread;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::window::RETRY;
 use super::{Error, Ready, reserved_descriptors, rings, window};
 use crate::cli;
 use crate::fs::{self, Passthrough};
@@ -44,7 +46,16 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     }
     loop {
         info!("Waiting for vhost-user socket connection...");
-        let (stream, _) = listener.accept().map_err(Error::Accept)?;
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            // For want of descriptors or memory, which may pass.
+            Err(cause) if options.device.keep_listening => {
+                error!("cannot accept a connection on the vhost-user socket: {cause}");
+                thread::sleep(RETRY);
+                continue;
+            }
+            Err(cause) => return Err(Error::Accept(cause)),
+        };
         info!("Client connected, servicing requests");
         let end = serve_connection(stream, &device, &rings);
         for limit in bounds.iter().filter(|limit| limit.refusals() > 0) {
