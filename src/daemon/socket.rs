@@ -284,8 +284,12 @@ mod tests {
 
     const OPTION: &str = "--socket-path";
 
+    /// Held while a socket is made, because the umask is the whole process's.
+    static ALONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
     #[test]
     fn a_stale_socket_is_replaced_and_ours_removed() {
+        let _alone = ALONE.lock();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
@@ -307,6 +311,7 @@ mod tests {
 
     #[test]
     fn what_is_no_socket_or_not_ours_stays() {
+        let _alone = ALONE.lock();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         std::fs::write(&path, "precious").unwrap();
@@ -323,6 +328,7 @@ mod tests {
 
     #[test]
     fn the_longest_path_fits() {
+        let _alone = ALONE.lock();
         let dir = tempfile::tempdir().unwrap();
         let room = PATH_MAX - dir.path().as_os_str().len() - 1;
         create(OPTION, &dir.path().join("x".repeat(room)), None).unwrap();
@@ -352,6 +358,7 @@ mod tests {
 
     #[test]
     fn the_mode_follows_the_group() {
+        let _alone = ALONE.lock();
         // Creating with a group needs a group that the process may give to: its own.
         let Ok(Some(_)) = sys::group_id("root") else { return };
         if !rustix::process::geteuid().is_root() {
