@@ -538,9 +538,11 @@ impl World<'_> {
                 assert!(buffer[..moved] == there[..len.min(there.len())], "bytes of something else");
             }
             Direction::Write => {
-                // It may have been made shorter while the request was in flight.
-                contents.resize(contents.len().max(offset + len), 0);
-                contents[offset..offset + len].fill(fill);
+                // It may have been made shorter while the request was in flight. But a write of nothing makes no file longer.
+                if len > 0 {
+                    contents.resize(contents.len().max(offset + len), 0);
+                    contents[offset..offset + len].fill(fill);
+                }
                 self.files[n].check();
             }
         }
