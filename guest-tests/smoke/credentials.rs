@@ -3,11 +3,13 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::fs::{FallocateFlags, XattrFlags, fallocate, getxattr, setxattr};
 
-use crate::check::{Check, Outcome, Place, refused, same};
+use crate::check::{Check, Outcome, Place, Verdict, holds, refused, same};
 use crate::sys::as_user;
 
 /// The checks of this family.
@@ -15,9 +17,11 @@ pub const CHECKS: &[Check] = &[
     Check { name: "create-as-users", run: create_as_users },
     Check { name: "create-setgid-directory", run: create_setgid_directory },
     Check { name: "create-supplementary-group", run: create_supplementary_group },
+    Check { name: "create-as-root-of-a-namespace", run: create_as_root_of_a_namespace },
     Check { name: "permission-denied", run: permission_denied },
     Check { name: "setuid-cleared-by-write", run: setuid_cleared_by_write },
     Check { name: "setuid-cleared-by-truncate", run: setuid_cleared_by_truncate },
+    Check { name: "setuid-cleared-by-fallocate", run: setuid_cleared_by_fallocate },
     Check { name: "setuid-cleared-by-chown", run: setuid_cleared_by_chown },
     Check { name: "setuid-kept-for-root", run: setuid_kept_for_root },
     Check { name: "capabilities-go-with-contents", run: capabilities_go_with_contents },
@@ -137,6 +141,20 @@ fn setuid_cleared_by_write(place: &Place) -> Outcome {
     same("mode after a write by the owner", mode(&path)?, 0o777)
 }
 
+/// An ordinary user by his id, and privileged where files of his own are concerned: a rootless container.
+fn create_as_root_of_a_namespace(place: &Place) -> Outcome {
+    if !Path::new("/proc/self/ns/user").exists() {
+        return Err(Verdict::Skip("the guest's kernel has no user namespaces".to_owned()));
+    }
+    let dir = open_directory(place, "container", 0o555)?;
+    chown(&dir, Some(1000), Some(1000))?;
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "mkdir"]).arg(dir.join("made"));
+    let output = command.uid(1000).gid(1000).output()?;
+    holds(&String::from_utf8_lossy(&output.stderr), output.status.success())?;
+    same("owner", owner(&dir.join("made"))?, (1000, 1000))
+}
+
 fn setuid_cleared_by_truncate(place: &Place) -> Outcome {
     let path = program(place)?;
     as_user(1001, 1001, &[], || crate::sys::truncate(&path, 3))??;
@@ -144,6 +162,15 @@ fn setuid_cleared_by_truncate(place: &Place) -> Outcome {
     fs::set_permissions(&path, Permissions::from_mode(0o6777))?;
     as_user(1001, 1001, &[], || OpenOptions::new().write(true).truncate(true).open(&path).map(|_| ()))??;
     same("mode after O_TRUNC", mode(&path)?, 0o777)
+}
+
+fn setuid_cleared_by_fallocate(place: &Place) -> Outcome {
+    let path = program(place)?;
+    as_user(1001, 1001, &[], || -> Outcome {
+        let file = OpenOptions::new().write(true).open(&path)?;
+        Ok(fallocate(&file, FallocateFlags::empty(), 0, 8192)?)
+    })??;
+    same("mode after fallocate", mode(&path)?, 0o777)
 }
 
 fn setuid_cleared_by_chown(place: &Place) -> Outcome {
