@@ -26,6 +26,9 @@ libfuzzer_sys::fuzz_target!(init: { Ground::get(); }, |bytes: &[u8]| run(bytes))
 
 /// Files that can be granted; their numbers are their keys.
 const FILES: usize = 3;
+/// Where regions may lie: what is before and behind reads as zeroes (`docs/extent-protocol.md`, The window).
+const FIRST: u64 = 64 << 20;
+const LAST: u64 = (1 << 62) - (1 << 20);
 /// Regions at a time.
 const REGIONS: usize = 4;
 /// Where an input wants to have many.
@@ -98,7 +101,7 @@ fn run(bytes: &[u8]) {
         failing: Arc::default(),
         written: false,
         vague: false,
-        next: 1 << 20,
+        next: FIRST,
     };
     for _ in 0..MOST {
         if input.is_empty() {
@@ -246,7 +249,7 @@ impl World<'_> {
         if new {
             assert!(got.address >= self.next, "addresses that were given away before");
             self.next = got.address + got.length;
-            assert!(self.next <= 1 << 62);
+            assert!(self.next <= LAST);
         }
         let granted = file.granted.get_or_insert(Granted {
             regions: Vec::new(),
@@ -381,8 +384,7 @@ impl World<'_> {
                 }
             }
         }
-        // The first 64 MiB and the last MiB.
-        let never = end <= 1 << 26 || (address >= (1 << 62) - (1 << 20) && end <= 1 << 62);
+        let never = end <= FIRST || (address >= LAST && end <= 1 << 62);
         if never { Place::Never } else { Place::Nowhere }
     }
 
