@@ -89,10 +89,10 @@ pub(super) fn ioctl(
                 return Err(Errno::INVAL);
             }
             let wanted = word(input, 0)?;
+            permit_owner(fs, caller, file.as_fd())?;
             // Some of them say who may write, and some where bytes lie.
             let _fence = fs.fence_blocks(file.inode());
             let file = file.as_fd();
-            permit_owner(fs, caller, file)?;
             permit(sys_io::get_flags(file)? ^ wanted, FLAGS)?;
             sys_io::set_flags(file, wanted)?;
         }
@@ -105,9 +105,9 @@ pub(super) fn ioctl(
         FSSETXATTR => {
             fs.writable()?;
             let wanted: &[u8; FSXATTR_SIZE] = input.try_into().map_err(|_| Errno::INVAL)?;
+            permit_owner(fs, caller, file.as_fd())?;
             let _fence = fs.fence_blocks(file.inode());
             let file = file.as_fd();
-            permit_owner(fs, caller, file)?;
             let current = sys_io::get_fsxattr(file)?;
             // struct fsxattr: fsx_xflags, fsx_extsize, fsx_nextents, fsx_projid, ...
             permit(word(&current, 0)? ^ word(wanted, 0)?, XFLAGS | XFLAGS_TOLD)?;
