@@ -52,7 +52,6 @@ pub(super) fn exit_now(code: i32) -> ! {
 pub(super) fn landlock_version() -> io::Result<i32> {
     const VERSION: libc::c_uint = 1;
     landlock_query(VERSION)
-        .and_then(|version| if version > 0 { Ok(version) } else { Err(io::ErrorKind::Unsupported.into()) })
 }
 
 /// Whether the kernel says that this fault of its Landlock is mended (`LANDLOCK_CREATE_RULESET_ERRATA`, Linux 6.15); no kernel

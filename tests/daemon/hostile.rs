@@ -1,10 +1,8 @@
 //! Front-ends that send what no front-end should: their connection may end, the daemon goes on or ends with one line.
 
-use std::time::{Duration, Instant};
-
 use super::connections::belongings;
 use super::frontend::arsenal::{Arsenal, strike};
-use super::{Daemon, assert_no_panic, exercise, modes, wait_until_ready};
+use super::{Daemon, assert_no_panic, eventually, exercise, modes, wait_until_ready};
 
 #[test]
 fn a_daemon_that_keeps_listening_serves_the_next_guest() {
@@ -20,11 +18,8 @@ fn a_daemon_that_keeps_listening_serves_the_next_guest() {
             strike(&daemon.socket(), attack);
             wait_until_ready(&daemon, round + 3);
             assert!(daemon.is_running(), "{name}");
-            // A thread that was joined is still listed for a moment.
-            let end = Instant::now() + Duration::from_secs(5);
-            while belongings(&daemon) != before && Instant::now() < end {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            // One that was joined is still listed for a moment.
+            eventually("its threads have gone", || belongings(&daemon).1 == before.1);
             assert_eq!(belongings(&daemon), before, "{sandbox}, {name}");
         }
         assert_no_panic(&daemon.log());

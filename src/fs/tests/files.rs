@@ -280,9 +280,8 @@ fn set_id_bits_fall_with_every_change_of_a_range() {
         set();
         share.fs.fallocate(node, fh, 0, 100, 0).unwrap();
         // Where the guest takes the bits away itself, nobody else does, if he is privileged.
-        if rustix::process::geteuid().is_root() || v2 {
-            assert_eq!(mode(), after, "FALLOCATE, {v2}");
-        }
+        let is_known = rustix::process::geteuid().is_root() || v2;
+        assert!(!is_known || mode() == after, "FALLOCATE, {v2}: {:o}", mode());
         set();
         let range = CopyRange {
             fh_in: fh,
@@ -294,9 +293,7 @@ fn set_id_bits_fall_with_every_change_of_a_range() {
             flags: 0,
         };
         share.fs.copy_file_range(node, &range).unwrap();
-        if rustix::process::geteuid().is_root() || v2 {
-            assert_eq!(mode(), after, "COPY_FILE_RANGE, {v2}");
-        }
+        assert!(!is_known || mode() == after, "COPY_FILE_RANGE, {v2}: {:o}", mode());
     }
 }
 
