@@ -20,7 +20,8 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
         Some(listener) => (Some((listener, window::make(options, volume)?)), None),
         None => (None, volume),
     };
-    let limits = limits(&options.guest_limits, descriptors, window.is_some() || volume.is_some());
+    let spare = descriptors.saturating_sub(passing_descriptors(options));
+    let limits = limits(&options.guest_limits, spare, window.is_some() || volume.is_some());
     let config = file_system_config(&options.share, limits);
     let ShareRoot { root, proc_self_fd } = share;
     let mut file_system = Passthrough::new(config, root, proc_self_fd)?;
@@ -74,6 +75,11 @@ pub(super) fn serve(ready: Ready, options: &cli::Options) -> Result<(), Error> {
     }
 }
 
+/// Descriptors that the threads of the pool hold for no longer than a request lasts.
+fn passing_descriptors(options: &cli::Options) -> u64 {
+    u64::try_from(options.limits.thread_pool_size).unwrap_or(u64::MAX).saturating_mul(4)
+}
+
 /// What bounds the guest, from what the operator said and the descriptors there are.
 fn limits(asked: &cli::GuestLimits, descriptors: u64, window: bool) -> fs::Limits {
     let budget =
@@ -86,6 +92,7 @@ fn limits(asked: &cli::GuestLimits, descriptors: u64, window: bool) -> fs::Limit
         warn!("--max-handles {handles}: the limit of open files leaves {left}");
     }
     fs::Limits {
+        max_descriptors: left,
         max_nodes: asked.max_nodes,
         max_handles: asked.max_handles.unwrap_or(left).min(left),
         hot_descriptors,

@@ -81,6 +81,10 @@ pub enum ReadDirPlus {
 /// Upper bounds on what a guest can make the daemon, and the host's kernel for it, hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Descriptors that are kept for the guest, but for the hot ones and the window's: of handles, a second for direct I/O,
+    /// of owners of locks, of files without a file handle. Beyond it what would need one fails with `ENFILE`, locks with
+    /// `ENOLCK`; direct I/O goes by way of the host's page cache.
+    pub max_descriptors: usize,
     /// Open handles (files and directories); beyond it opens fail with `ENFILE`.
     pub max_handles: usize,
     /// Files that the guest knows; beyond it lookups fail with `ENFILE`.
@@ -105,6 +109,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            max_descriptors: 500_000,
             max_handles: 500_000,
             max_nodes: 16_000_000,
             hot_descriptors: 4096,

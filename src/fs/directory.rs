@@ -32,10 +32,11 @@ pub(super) fn opendir(fs: &Passthrough, node: NodeId) -> Result<Opened> {
     if inode.kind() != FileType::Directory {
         return Err(Errno::NOTDIR);
     }
-    let vacancy = fs.handles.vacancy()?;
+    let room = fs.bounds.open()?;
     let fd = fs.reopen(&inode, OFlags::RDONLY | OFlags::DIRECTORY)?;
     let stream = Mutex::new(Stream::default());
-    let fh = vacancy.fill(Handle::Directory(Arc::new(OpenDirectory { inode, fd, stream })));
+    let directory = OpenDirectory { inode, fd, stream, _room: room };
+    let fh = fs.handles.insert(Handle::Directory(Arc::new(directory)));
     let flags = match fs.config.cache {
         CacheMode::Never | CacheMode::Auto => 0,
         CacheMode::Metadata | CacheMode::Always => FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE,

@@ -4,7 +4,7 @@
 //! it serves only requests for the file that it was opened on. The table is cut into shards, whose locks
 //! are held for a map operation and never around I/O: a request holds the open file itself by reference
 //! count, so that a RELEASE that overtakes it does no harm. What a thread served last it finds without
-//! any lock ([`recent`]).
+//! any lock ([`recent`]). How many there may be is not the table's business: an open file has its [`Room`].
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,10 +17,11 @@ use rustix::io::Errno;
 use super::directory::Stream;
 use super::extents::Pin;
 use super::inode::Inode;
+use super::limits::Room;
 use super::reader::Heard;
 use super::recent::{self, TableId};
 use crate::fuse::{DirectFile, Fh, HostFile, NodeId, Result};
-use crate::metrics::Limit;
+use crate::metrics::Taken;
 
 /// A power of two; enough that the threads of a few rings seldom meet.
 const SHARDS: usize = 16;
@@ -36,13 +37,15 @@ pub(super) struct OpenFile {
     /// Which losses of data this open has heard of, where `fd` may be another's too.
     pub(super) heard: Option<Heard>,
     /// Past it. Opened when first wanted; `None` in it: this file cannot be opened so.
-    pub(super) direct: OnceLock<Option<DirectFile>>,
+    pub(super) direct: OnceLock<Option<(DirectFile, Taken)>>,
     /// How its bytes are moved, where the guest reaches them on the device too.
     pub(super) pin: OnceLock<Arc<Pin>>,
     /// `fd` can be read.
     pub(super) readable: bool,
     /// `fd` can be written.
     pub(super) writable: bool,
+    /// What it takes of the limits. Last: it is given back when all is closed.
+    pub(super) _room: Room,
 }
 
 impl HostFile for OpenFile {
@@ -51,7 +54,7 @@ impl HostFile for OpenFile {
     }
 
     fn direct(&self) -> Option<&DirectFile> {
-        self.direct.get()?.as_ref()
+        self.direct.get()?.as_ref().map(|(file, _)| file)
     }
 }
 
@@ -65,6 +68,8 @@ pub(super) struct OpenDirectory {
     /// How far it has been read. The lock serialises the READDIRs of one handle, whose position they
     /// share.
     pub(super) stream: Mutex<Stream>,
+    /// What it takes of the limits, as for a file.
+    pub(super) _room: Room,
 }
 
 /// What a handle stands for.
@@ -105,31 +110,24 @@ pub(super) struct HandleTable {
     id: TableId,
     shards: [RwLock<HashMap<u64, Handle>>; SHARDS],
     next: AtomicU64,
-    limit: Arc<Limit>,
 }
 
-/// Room for one more handle, taken before the open has any effect.
-#[derive(Debug)]
-pub(super) struct Vacancy<'a>(&'a HandleTable);
-
 impl HandleTable {
-    /// An empty table for as many handles as the limit has room for.
-    pub(super) fn new(limit: Arc<Limit>) -> Self {
+    /// An empty table.
+    pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             shards: Default::default(),
             next: AtomicU64::new(1), // 0 means "no open" on the wire
-            limit,
         }
     }
 
-    /// Keeps room for one handle.
-    ///
-    /// # Errors
-    /// `ENFILE`: the table is full.
-    pub(super) fn vacancy(&self) -> Result<Vacancy<'_>> {
-        if self.limit.take(1) { Ok(Vacancy(self)) } else { Err(Errno::NFILE) }
+    /// Gives an open file or directory its number.
+    pub(super) fn insert(&self, handle: Handle) -> Fh {
+        let fh = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shard(fh).write().insert(fh, handle);
+        Fh(fh)
     }
 
     /// The file or directory behind `fh`.
@@ -175,9 +173,7 @@ impl HandleTable {
     /// `EBADF` as in [`any`](Self::any).
     pub(super) fn remove(&self, node: NodeId, fh: Fh) -> Result<Handle> {
         self.any(node, fh)?;
-        let handle = self.shard(fh.0).write().remove(&fh.0).ok_or(Errno::BADF)?;
-        self.limit.give_back(1);
-        Ok(handle)
+        self.shard(fh.0).write().remove(&fh.0).ok_or(Errno::BADF)
     }
 
     /// Takes every handle out of the table.
@@ -186,7 +182,6 @@ impl HandleTable {
         for shard in &self.shards {
             drained.extend(shard.write().drain().map(|(_, handle)| handle));
         }
-        self.limit.give_back(drained.len());
         drained
     }
 
@@ -194,22 +189,5 @@ impl HandleTable {
         let [first, ..] = &self.shards;
         let index = usize::try_from(fh).unwrap_or(0) % SHARDS;
         self.shards.get(index).unwrap_or(first)
-    }
-}
-
-impl Vacancy<'_> {
-    /// Gives the handle its number.
-    pub(super) fn fill(self, handle: Handle) -> Fh {
-        let table = self.0;
-        std::mem::forget(self); // The room stays taken.
-        let fh = table.next.fetch_add(1, Ordering::Relaxed);
-        table.shard(fh).write().insert(fh, handle);
-        Fh(fh)
-    }
-}
-
-impl Drop for Vacancy<'_> {
-    fn drop(&mut self) {
-        self.0.limit.give_back(1);
     }
 }

@@ -111,7 +111,11 @@ fn has_direct(fs: &Passthrough, file: &OpenFile) -> bool {
         (false, true) => OFlags::WRONLY,
         _ => OFlags::RDONLY,
     };
-    let opened = match open_direct(fs, &file.fd, access) {
+    let opened = fs
+        .bounds
+        .descriptor()
+        .and_then(|room| Ok(open_direct(fs, &file.fd, access)?.map(|direct| (direct, room))));
+    let opened = match opened {
         // A shortage passes, everything else is for good.
         Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => return false,
         opened => opened.ok().flatten(),

@@ -62,7 +62,7 @@ pub(super) fn readlink(fs: &Passthrough, node: NodeId, target: &mut Vec<u8>) -> 
 /// The entry of a name, with one reference taken.
 ///
 /// # Errors
-/// `ENOENT` and what else the host says; `ENFILE` where the guest knows too many files.
+/// `ENOENT` and what else the host says; `ENFILE` where the guest knows too many files, or the daemon has too many descriptors.
 pub(super) fn child(fs: &Passthrough, parent: &Arc<Inode>, name: Name<'_>) -> Result<Entry> {
     let dir = fs.path_fd(parent)?;
     let stat = statx(&dir, name.as_c_str(), STATX_NAME, STATX_MASK)?;
@@ -146,10 +146,12 @@ fn describe(
     if let Some(handle) = handle {
         let some = fd.or_else(|| path.as_ref().map(AsFd::as_fd)).ok_or(Errno::BADF)?;
         let id = Identity::of(stat).mount();
-        if let Some(mount) = fs.mounts.mount(id, some, kind, &handle, fs.proc_self_fd.as_fd())? {
+        let room = || fs.bounds.descriptor().map(Some);
+        if let Some(mount) = fs.mounts.mount(id, some, kind, &handle, fs.proc_self_fd.as_fd(), room)? {
             return Ok((Inode::new(stat, Reference::Handle(handle, mount)), path));
         }
     }
+    let room = fs.bounds.descriptor()?;
     let path = match (path, fd) {
         (Some(path), _) => path,
         (None, Some(fd)) => PathFd::new(openat(
@@ -160,7 +162,7 @@ fn describe(
         )?),
         (None, None) => return Err(Errno::BADF),
     };
-    Ok((Inode::new(stat, Reference::Descriptor(path)), None))
+    Ok((Inode::new(stat, Reference::Descriptor { fd: path, _room: Some(room) }), None))
 }
 
 /// What the guest is told of a file.

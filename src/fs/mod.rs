@@ -131,12 +131,12 @@ impl Passthrough {
         }
         let bounds = Bounds::new(&config.limits);
         let root = PathFd::new(root);
-        let inode = Inode::new(&stat, Reference::Descriptor(root.clone()));
+        let inode = Inode::new(&stat, Reference::Descriptor { fd: root.clone(), _room: None });
         // The root has a descriptor of its own; its handle only shows whether handles work.
         let mounts = Mounts::new(config.inode_file_handles);
         let root_mount = match mounts.handle(root.as_fd()) {
             Ok(Some(handle)) => {
-                mounts.mount(inode.mount(), root.as_fd(), kind, &handle, proc_self_fd.as_fd())
+                mounts.mount(inode.mount(), root.as_fd(), kind, &handle, proc_self_fd.as_fd(), || Ok(None))
             }
             Ok(None) => Ok(None),
             Err(error) => Err(error),
@@ -145,7 +145,7 @@ impl Passthrough {
         Ok(Self {
             inodes: InodeTable::new(inode, bounds.nodes.clone()),
             hot: HotDescriptors::new(config.limits.hot_descriptors),
-            handles: HandleTable::new(bounds.handles.clone()),
+            handles: HandleTable::new(),
             locks: Locks::new(bounds.locks.clone(), bounds.lock_waiters.clone()),
             bounds,
             config,

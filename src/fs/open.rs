@@ -17,8 +17,9 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{FileType, Mode, OFlags, fchmod, fstat};
 use rustix::io::Errno;
 
-use super::handle::{Handle, OpenFile, Vacancy};
+use super::handle::{Handle, OpenFile};
 use super::inode::Inode;
+use super::limits::Room;
 use super::reader::{self, Descriptor};
 use super::{Passthrough, create, io_mode, locality, xattr};
 use crate::fuse::abi::{
@@ -43,7 +44,7 @@ pub(super) fn open(
     if inode.kind() == FileType::Directory {
         return Err(Errno::ISDIR);
     }
-    let vacancy = fs.handles.vacancy()?;
+    let room = fs.bounds.open()?;
     let descriptor = {
         let _fence = host.contains(OFlags::TRUNC).then(|| fs.fence_to_free(&inode)).transpose()?;
         reader::open(fs, &inode, host)?
@@ -54,7 +55,7 @@ pub(super) fn open(
     if kill_suidgid || truncates_for_a_user(fs, caller, host) {
         drop_set_id(&descriptor.fd)?;
     }
-    Ok(admit(fs, vacancy, inode, descriptor, host, flags))
+    Ok(admit(fs, room, inode, descriptor, host, flags))
 }
 
 /// Whether set-ID bits have to go although the guest does not say so. Without `FUSE_HANDLE_KILLPRIV_V2` the
@@ -77,10 +78,10 @@ pub(super) fn create(
     new: &NewFile<'_>,
 ) -> Result<(Entry, Opened)> {
     let host = host_flags(fs, flags)?;
-    let vacancy = fs.handles.vacancy()?;
+    let room = fs.bounds.open()?;
     let exclusive = OFlags::from_bits_retain(flags) & OFlags::EXCL;
     let (entry, fd) = create::create_and_open(fs, caller, parent, name, host | exclusive, new)?;
-    Ok((entry, admit_new(fs, vacancy, &entry, fd, host, flags)?))
+    Ok((entry, admit_new(fs, room, &entry, fd, host, flags)?))
 }
 
 /// TMPFILE.
@@ -95,11 +96,11 @@ pub(super) fn tmpfile(
     new: &NewFile<'_>,
 ) -> Result<(Entry, Opened)> {
     let host = host_flags(fs, flags)?;
-    let vacancy = fs.handles.vacancy()?;
+    let room = fs.bounds.open()?;
     // With O_EXCL the file can never get a name.
     let exclusive = OFlags::from_bits_retain(flags) & OFlags::EXCL;
     let (entry, fd) = create::create_unnamed(fs, caller, parent, host | exclusive, new)?;
-    Ok((entry, admit_new(fs, vacancy, &entry, fd, host, flags)?))
+    Ok((entry, admit_new(fs, room, &entry, fd, host, flags)?))
 }
 
 /// FLUSH: the caller's fcntl locks on the file end with any of its descriptors (POSIX). The data is with
@@ -184,20 +185,20 @@ fn host_flags(fs: &Passthrough, flags: u32) -> Result<OFlags> {
 
 fn admit_new(
     fs: &Passthrough,
-    vacancy: Vacancy<'_>,
+    room: Room,
     entry: &Entry,
     fd: OwnedFd,
     host: OFlags,
     flags: u32,
 ) -> Result<Opened> {
     let inode = fs.node(entry.node).inspect_err(|_| fs.forget(entry.node, 1))?;
-    Ok(admit(fs, vacancy, inode, fd.into(), host, flags))
+    Ok(admit(fs, room, inode, fd.into(), host, flags))
 }
 
 /// Gives an open file its handle, and tells the guest the I/O mode.
 fn admit(
     fs: &Passthrough,
-    vacancy: Vacancy<'_>,
+    room: Room,
     inode: Arc<Inode>,
     descriptor: Descriptor,
     host: OFlags,
@@ -223,10 +224,11 @@ fn admit(
         pin: OnceLock::new(),
         readable: access != OFlags::WRONLY,
         writable: access != OFlags::RDONLY,
+        _room: room,
     });
     // First: a guest may guess the handle and release it before it is told.
     if let Some(extents) = fs.extents() {
         extents.opened(&file, direct);
     }
-    Opened { fh: vacancy.fill(Handle::File(file)), flags: answer }
+    Opened { fh: fs.handles.insert(Handle::File(file)), flags: answer }
 }

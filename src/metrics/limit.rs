@@ -1,5 +1,6 @@
 //! How much of something is there, how much may there be, and how often was that too little?
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tracing::warn;
@@ -16,6 +17,16 @@ pub struct Limit {
     refusals: AtomicU64,
 }
 
+/// One that was counted in, until this is dropped.
+#[derive(Debug)]
+pub struct Taken(Arc<Limit>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.give_back(1);
+    }
+}
+
 impl Limit {
     /// Of nothing yet, at most `max`. `name` is the option by which the operator sets it.
     #[must_use]
@@ -26,7 +37,18 @@ impl Limit {
     /// Counts `more` in, or nothing and a refusal where there would be more than the limit.
     #[must_use]
     pub fn take(&self, more: usize) -> bool {
-        let room = |used: usize| used.checked_add(more).filter(|used| *used <= self.max);
+        self.take_leaving(more, 0)
+    }
+
+    /// Counts one in for as long as the answer lives; none, and a refusal, where less than `spare` would be left.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>, spare: usize) -> Option<Taken> {
+        self.take_leaving(1, spare).then(|| Taken(Arc::clone(self)))
+    }
+
+    fn take_leaving(&self, more: usize, spare: usize) -> bool {
+        let most = self.max.saturating_sub(spare);
+        let room = |used: usize| used.checked_add(more).filter(|used| *used <= most);
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
         if !taken {
             self.refuse();
@@ -84,6 +106,19 @@ mod tests {
         limit.give_back(3);
         assert!(!limit.take(4) && limit.take(3) && limit.take(0));
         assert_eq!((limit.used(), limit.refusals()), (5, 3));
+    }
+
+    #[test]
+    fn what_is_held_comes_back_by_itself_and_leaves_what_it_is_to_leave() {
+        let limit = Arc::new(Limit::new("--max-things", 3));
+        let first = limit.hold(2);
+        assert!(first.is_some() && limit.hold(2).is_none());
+        let others = [limit.hold(0), limit.hold(0), limit.hold(0)];
+        assert_eq!(others.iter().flatten().count(), 2);
+        assert_eq!((limit.used(), limit.refusals()), (3, 2));
+        drop((first, others));
+        assert_eq!(limit.used(), 0);
+        assert!(limit.hold(4).is_none());
     }
 
     #[test]

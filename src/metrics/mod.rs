@@ -2,4 +2,4 @@
 
 mod limit;
 
-pub use limit::Limit;
+pub use limit::{Limit, Taken};

@@ -10,13 +10,14 @@ use rustix::path::DecInt;
 
 use super::files::State;
 use super::pin::{Ground, Pin};
-use super::{DEVICE, Extents, FAR, Seat, Source, fiemap, report};
+use super::{DEVICE, Extents, FAR, Source, fiemap, report};
 use crate::extents::{Access, Identity, Locate, Location, Region, Volume, Window};
 use crate::fs::handle::OpenFile;
 use crate::fs::{Passthrough, io};
 use crate::fuse::{
     Address, DirectFile, Extent, FileMap, HostFile, MapPurpose, MapRequest, NodeId, Place, Result,
 };
+use crate::metrics::Taken;
 
 /// A file as the window has it. It has descriptors of its own: an open of the guest carries locks of the host,
 /// which must end with that open.
@@ -25,7 +26,7 @@ struct RegionFile {
     buffered: OwnedFd,
     direct: Option<DirectFile>,
     blocks: Option<RegionBlocks>,
-    _seat: Seat,
+    _seat: Taken,
 }
 
 /// A file of the window's whose bytes may be moved on the device: as long as it is pinned, nobody reads or writes it by way of the host's

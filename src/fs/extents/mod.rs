@@ -36,7 +36,7 @@ use crate::extents::{self, Access, Identity, Volume, Window};
 use crate::fuse::abi::extents::FUSE_EXTENTS;
 use crate::fuse::abi::rfc2025::FUSE_IOMAP;
 use crate::fuse::{ExtentDevice, Name, NodeId, Result};
-use crate::metrics::Limit;
+use crate::metrics::{Limit, Taken};
 use files::{Claim, Files};
 pub(super) use map::map;
 pub(super) use pin::Pin;
@@ -71,10 +71,6 @@ enum Source {
 /// How many files the window may have open.
 struct Seats(Arc<Limit>);
 
-/// Room for one, until it is closed.
-#[derive(Debug)]
-struct Seat(Arc<Limit>);
-
 /// The window's requests on a file have ended, and there are no new ones for as long as this lives; nor are maps given.
 pub(super) struct Fence<'a> {
     // In this order: first requests are let in again, then maps.
@@ -83,16 +79,12 @@ pub(super) struct Fence<'a> {
 }
 
 impl Seats {
+    /// Room for one, until it is closed.
+    ///
     /// # Errors
     /// `ENFILE`: there is none.
-    fn take(&self) -> Result<Seat> {
-        if self.0.take(1) { Ok(Seat(self.0.clone())) } else { Err(Errno::NFILE) }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.give_back(1);
+    fn take(&self) -> Result<Taken> {
+        self.0.hold(0).ok_or(Errno::NFILE)
     }
 }
 

@@ -24,11 +24,12 @@ use rustix::fs::{
 use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2};
 use rustix::path::DecInt;
 
-use super::{Seat, Seats, fiemap};
+use super::{Seats, fiemap};
 use crate::extents::{Location, MOST_PIECES, Piece, Volume, Window};
 use crate::fs::handle::OpenFile;
 use crate::fs::{Passthrough, io as transfers, sys_io};
 use crate::fuse::{DirectFile, Direction, HostFile, IoRequest, NodeId, Result, Transfer};
+use crate::metrics::Taken;
 
 /// `FS_*_FL`: compressed, encrypted, data goes through the journal, verity, attributes of another, DAX, in the inode.
 const STRANGE: u32 = 0x4 | 0x800 | 0x4000 | 0x10_0000 | 0x20_0000 | 0x200_0000 | 0x1000_0000;
@@ -70,7 +71,7 @@ struct Raw {
     direct: DirectFile,
     /// Bytes: from the last whole multiple in the file on, writes go by way of the page cache.
     unit: u64,
-    _seat: Seat,
+    _seat: Taken,
 }
 
 impl Drop for Raw {
@@ -367,6 +368,7 @@ impl Pin {
     ) -> Result<Option<Transfer>> {
         let Some(extents) = fs.extents() else { return Ok(None) };
         let Some(raw) = self.raw(fs, &extents.seats, open) else { return Ok(None) };
+        let room = fs.bounds.passing()?;
         let memory = memfd_create(c"extentfsd-transfer", MemfdFlags::CLOEXEC)?;
         let write = match direction {
             Direction::Write => {
@@ -389,6 +391,7 @@ impl Pin {
             file: Arc::new(Staged {
                 memory: DirectFile { file: memory, memory_align: 1, offset_align: 1 },
                 write,
+                _room: room,
             }),
             // So that nobody takes it for a file that might be in the page cache or not.
             direct: true,
@@ -404,6 +407,8 @@ impl Pin {
 struct Staged {
     memory: DirectFile,
     write: Option<Write>,
+    /// What `memory` takes of the descriptors there are.
+    _room: Taken,
 }
 
 /// Where they go.

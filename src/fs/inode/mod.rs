@@ -18,6 +18,7 @@ use rustix::fs::{FileType, OFlags, Statx};
 use super::io_mode::OpenState;
 use super::reader::WriteErrors;
 use crate::fuse::{NodeId, Result};
+use crate::metrics::Taken;
 pub(crate) use file_handle::FileHandle;
 pub(crate) use hot::{HotDescriptors, PathFd};
 pub(crate) use identity::{BirthTime, Identity, STATX_MASK, STATX_NAME};
@@ -27,8 +28,14 @@ pub(crate) use table::{Acquired, InodeTable, Inserted};
 /// How the file is reached.
 #[derive(Debug)]
 pub(crate) enum Reference {
-    /// By a descriptor of its own, which also keeps the host from giving its inode number away.
-    Descriptor(PathFd),
+    /// By a descriptor of its own, which also keeps the host from giving its inode number away, and what that takes of the
+    /// limit; the share's root takes nothing.
+    Descriptor {
+        /// Of the `O_PATH` sort.
+        fd: PathFd,
+        /// Of the limit.
+        _room: Option<Taken>,
+    },
     /// By a file handle, opened through a descriptor on its mount.
     Handle(FileHandle, Arc<Mount>),
 }
@@ -110,7 +117,7 @@ impl Inode {
     pub(crate) fn is_certainly(&self, stat: &Statx) -> bool {
         self.has_kind_of(stat)
             && match self.reference {
-                Reference::Descriptor(_) => true,
+                Reference::Descriptor { .. } => true,
                 Reference::Handle(..) => {
                     self.settled.load(Ordering::Relaxed) && self.birth == BirthTime::of(stat)
                 }
@@ -121,7 +128,7 @@ impl Inode {
     /// handle. Remembers that no handle has to be compared the next time, if that is so.
     pub(crate) fn has_handle(&self, stat: &Statx, handle: Option<&FileHandle>) -> bool {
         match &self.reference {
-            Reference::Descriptor(_) => self.has_kind_of(stat),
+            Reference::Descriptor { .. } => self.has_kind_of(stat),
             Reference::Handle(own, _) => {
                 let same = handle == Some(own);
                 if same && !self.settled.load(Ordering::Relaxed) {
@@ -138,7 +145,7 @@ impl Inode {
 
     /// The descriptor that is at hand, if one is.
     pub(crate) fn hot(&self) -> Option<PathFd> {
-        if let Reference::Descriptor(fd) = &self.reference {
+        if let Reference::Descriptor { fd, .. } = &self.reference {
             return Some(fd.clone());
         }
         let fd = self.hot.lock().fd.clone()?;
@@ -158,7 +165,7 @@ impl Inode {
     pub(crate) fn open_by_handle(&self, flags: OFlags) -> Option<Result<OwnedFd>> {
         use std::os::fd::AsFd;
         match &self.reference {
-            Reference::Descriptor(_) => None,
+            Reference::Descriptor { .. } => None,
             Reference::Handle(handle, mount) => Some(handle.open(mount.as_fd(), flags)),
         }
     }

@@ -19,14 +19,18 @@ use rustix::path::DecInt;
 use super::file_handle::FileHandle;
 use crate::fs::InodeFileHandles;
 use crate::fuse::Result;
+use crate::metrics::Taken;
 
-/// A descriptor on a mount.
+/// A descriptor on a mount, and what it takes of the limit.
 #[derive(Debug)]
-pub(crate) struct Mount(OwnedFd);
+pub(crate) struct Mount {
+    fd: OwnedFd,
+    _room: Option<Taken>,
+}
 
 impl AsFd for Mount {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -81,7 +85,7 @@ impl Mounts {
     /// be opened; none where it cannot.
     ///
     /// # Errors
-    /// As [`handle`](Self::handle).
+    /// As [`handle`](Self::handle), and those of `room`, which is asked where one more descriptor is kept.
     pub(crate) fn mount(
         &self,
         id: u32,
@@ -89,6 +93,7 @@ impl Mounts {
         kind: FileType,
         handle: &FileHandle,
         proc_self_fd: BorrowedFd<'_>,
+        room: impl FnOnce() -> Result<Option<Taken>>,
     ) -> Result<Option<Arc<Mount>>> {
         if let Some(mount) = self.open.lock().get(&id).and_then(Weak::upgrade) {
             return Ok(Some(mount));
@@ -101,12 +106,13 @@ impl Mounts {
         if fstatfs(fd).is_ok_and(|volume| FORGETFUL.contains(&volume.f_type)) {
             return self.fall_back(Errno::OPNOTSUPP);
         }
+        let room = room()?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = openat(proc_self_fd, DecInt::from_fd(fd).as_c_str(), flags, Mode::empty())
             .and_then(|mount| handle.open(mount.as_fd(), OFlags::PATH).map(|_probe| mount));
         match opened {
             Ok(mount) => {
-                let mount = Arc::new(Mount(mount));
+                let mount = Arc::new(Mount { fd: mount, _room: room });
                 let mut open = self.open.lock();
                 open.retain(|_, mount| mount.strong_count() > 0);
                 open.insert(id, Arc::downgrade(&mount));

@@ -15,7 +15,7 @@ use crate::metrics::Limit;
 /// An inode with an invented identity; its descriptor is one for all.
 fn invent(fd: &PathFd, ino: u64) -> Inode {
     let stat = statx(CWD, c"/", AtFlags::empty(), STATX_MASK).unwrap();
-    let mut inode = Inode::new(&stat, Reference::Descriptor(fd.clone()));
+    let mut inode = Inode::new(&stat, Reference::Descriptor { fd: fd.clone(), _room: None });
     inode.identity = Identity::invent(ino);
     inode
 }

@@ -10,12 +10,13 @@ use super::ranges::Ranges;
 use super::record;
 use crate::fs::sys_io;
 use crate::fuse::{Lock, Result};
-use crate::metrics::Limit;
+use crate::metrics::{Limit, Taken};
 
 /// A descriptor, and the locks that it holds.
 #[derive(Debug)]
 pub(super) struct Held {
-    fd: OwnedFd,
+    /// And what it takes of the descriptors there are.
+    fd: (OwnedFd, Taken),
     /// What the kernel keeps for it. Held while the kernel is asked, so that both change together.
     ranges: Mutex<Ranges>,
     limit: Arc<Limit>,
@@ -26,7 +27,7 @@ impl Held {
     ///
     /// # Errors
     /// `ENOLCK`: there is no room. And those of `open`.
-    pub(super) fn new(limit: &Arc<Limit>, open: impl FnOnce() -> Result<OwnedFd>) -> Result<Self> {
+    pub(super) fn new(limit: &Arc<Limit>, open: impl FnOnce() -> Result<(OwnedFd, Taken)>) -> Result<Self> {
         if !limit.take(1) {
             return Err(Errno::NOLCK);
         }
@@ -36,7 +37,7 @@ impl Held {
 
     /// What would be in this lock's way.
     pub(super) fn get(&self, lock: &mut libc::flock) -> Result<()> {
-        sys_io::get_lock(self.fd.as_fd(), lock)
+        sys_io::get_lock(self.fd.0.as_fd(), lock)
     }
 
     /// Takes a lock, changes it or gives it up, without waiting.
@@ -54,7 +55,7 @@ impl Held {
             ranges.undo(change);
             return Err(Errno::NOLCK);
         }
-        if let Err(error) = sys_io::set_lock(self.fd.as_fd(), &host) {
+        if let Err(error) = sys_io::set_lock(self.fd.0.as_fd(), &host) {
             ranges.undo(change);
             self.limit.give_back(more);
             // POSIX allows either errno; Linux programs are used to EAGAIN.
@@ -70,7 +71,7 @@ impl Held {
     /// What the host says; then they are held on.
     pub(super) fn release(&self) -> Result<()> {
         let mut ranges = self.ranges.lock();
-        sys_io::set_lock(self.fd.as_fd(), &record::everything())?;
+        sys_io::set_lock(self.fd.0.as_fd(), &record::everything())?;
         self.limit.give_back(std::mem::take(&mut *ranges).len());
         Ok(())
     }

@@ -26,7 +26,7 @@ use rustix::path::DecInt;
 use super::handle::OpenFile;
 use super::{Passthrough, sys_io};
 use crate::fuse::{Fh, Lock, LockKind, LockRequest, NodeId, Result};
-use crate::metrics::Limit;
+use crate::metrics::{Limit, Taken};
 use held::Held;
 use waiters::{Waiter, Waiters};
 
@@ -274,13 +274,19 @@ impl Locks {
 
 /// Opens the file again, so that locks of every kind can be taken. A file that cannot be written (it is
 /// being executed, or the share is read-only) can be locked for reading at least.
-fn open_for_locks(fs: &Passthrough, file: &OpenFile) -> Result<OwnedFd> {
+///
+/// # Errors
+/// `ENOLCK`: there is no room for a descriptor. And the host's.
+fn open_for_locks(fs: &Passthrough, file: &OpenFile) -> Result<(OwnedFd, Taken)> {
+    let room = fs.bounds.descriptor().map_err(|_| Errno::NOLCK)?;
     let open = |access| {
         let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
         openat(&fs.proc_self_fd, DecInt::from_fd(&file.fd).as_c_str(), flags, Mode::empty())
     };
     if fs.config.read_only {
-        return open(OFlags::RDONLY);
+        return Ok((open(OFlags::RDONLY)?, room));
     }
-    open(OFlags::RDWR).or_else(|_| open(if file.readable { OFlags::RDONLY } else { OFlags::WRONLY }))
+    let fd =
+        open(OFlags::RDWR).or_else(|_| open(if file.readable { OFlags::RDONLY } else { OFlags::WRONLY }))?;
+    Ok((fd, room))
 }

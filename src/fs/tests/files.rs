@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
-use crate::fs::{CacheMode, Config, DirectPolicy, Limits, Passthrough};
+use crate::fs::{CacheMode, Config, DirectPolicy, Passthrough};
 use crate::fuse::abi::*;
 use crate::fuse::*;
 
@@ -80,7 +80,7 @@ pub(super) fn bits(flags: i32) -> u32 {
     u32::from_ne_bytes(flags.to_ne_bytes())
 }
 
-fn request(offset: u64, len: usize, flags: i32) -> IoRequest {
+pub(in crate::fs) fn request(offset: u64, len: usize, flags: i32) -> IoRequest {
     let size = u32::try_from(len).unwrap();
     IoRequest { offset, size, open_flags: bits(flags), from_cache: false, kill_suidgid: false }
 }
@@ -119,49 +119,6 @@ fn a_handle_serves_its_own_file_until_its_release() {
     let last = share.open(a, libc::O_RDWR).unwrap().fh;
     share.fs.destroy();
     assert_eq!(share.read(a, last, 0, 1), Err(Errno::BADF));
-}
-
-#[test]
-fn handles_are_bounded_and_come_back() {
-    let limits = Limits { max_handles: 10, ..Limits::default() };
-    let share = Share::new(Config { limits, ..Config::default() });
-    let node = share.file("a", b"keep");
-    let fhs: Vec<Fh> = (0..10).map(|_| share.open(node, libc::O_RDONLY).unwrap().fh).collect();
-    assert_eq!(share.open(node, libc::O_RDWR | libc::O_TRUNC), Err(Errno::NFILE));
-    assert_eq!(fs::read(share.path("a")).unwrap(), b"keep", "an open that is refused has no effect");
-    let new = NewFile { mode: 0o100_644, ..NewFile::default() };
-    let made = share.fs.create(Caller::default(), NodeId::ROOT, Name::new(c"new").unwrap(), 2, &new);
-    assert_eq!(made, Err(Errno::NFILE));
-    assert!(!share.path("new").exists());
-    assert_eq!(share.fs.opendir(Caller::default(), NodeId::ROOT, 0), Err(Errno::NFILE));
-    for fh in fhs {
-        share.release(node, fh).unwrap();
-    }
-    for _ in 0..10 {
-        share.open(node, libc::O_RDONLY).unwrap();
-    }
-}
-
-#[test]
-fn one_request_reserves_no_more_than_it_may() {
-    let limits = Limits { max_allocate: 8192, max_xattr: 5, ..Limits::default() };
-    let share = Share::new(Config { limits, xattr: true, ..Config::default() });
-    let node = share.file("a", b"");
-    let fh = share.open(node, libc::O_RDWR).unwrap().fh;
-    assert_eq!(share.fs.fallocate(node, fh, 0, 8193, 0), Err(Errno::FBIG));
-    assert_eq!(share.fs.fallocate(node, fh, 0, 8192, 0), Ok(()));
-    let zero_range = u32::try_from(libc::FALLOC_FL_ZERO_RANGE).unwrap();
-    assert_ne!(share.fs.fallocate(node, fh, 0, 8192, zero_range), Err(Errno::FBIG));
-    assert_eq!(share.fs.fallocate(node, fh, 0, 8193, zero_range), Err(Errno::FBIG));
-    // Gives space back.
-    let punch = u32::try_from(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).unwrap();
-    assert_ne!(share.fs.fallocate(node, fh, 0, 1 << 20, punch), Err(Errno::FBIG));
-
-    let set = |value: &[u8]| share.fs.setxattr(Caller::default(), node, c"user.a", value, 0, false);
-    assert_eq!(set(b"123456"), Err(Errno::TOOBIG));
-    assert_eq!(set(b"12345"), Ok(()));
-    let refusals = |name| share.fs.limits().iter().find(|limit| limit.name() == name).unwrap().refusals();
-    assert_eq!((refusals("--max-allocate"), refusals("--max-xattr")), (2, 1));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod extents;
 mod extras;
 pub(in crate::fs) mod files;
 mod identity;
+mod limits;
 mod names;
 mod nodes;
 mod readers;
