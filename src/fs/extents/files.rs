@@ -95,10 +95,15 @@ impl State {
         if known && file.writable {
             self.writers = self.writers.saturating_sub(1);
         }
-        if self.opens.is_empty() {
+        known
+    }
+
+    /// Lets go of the pin of a file that nobody has open or is about to close: whoever still moves bytes of it by way of the pin
+    /// must share that with the next open.
+    fn unpin(&mut self) {
+        if self.opens.is_empty() && self.granted.is_none() && !self.claimed {
             self.pin = None;
         }
-        known
     }
 }
 
@@ -169,6 +174,8 @@ impl Files {
         if pinned {
             let pin = state.pin.get_or_insert_default();
             file.pin.get_or_init(|| pin.clone());
+        } else if state.opens.is_empty() {
+            state.pin = None;
         }
         state.opens.insert(name(file), Arc::downgrade(file));
         state.writers += usize::from(file.writable);
@@ -180,6 +187,7 @@ impl Files {
         let Some(record) = self.get(node) else { return };
         if record.state.lock().take(file) {
             record.reduce(State::justified, end);
+            record.state.lock().unpin();
             self.leave(node, &record);
         }
     }
@@ -236,5 +244,53 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.file.unclaim();
         self.files.leave(self.node, &self.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Config;
+    use crate::fs::tests::files::Share;
+
+    /// A pin is what keeps those who move bytes of a file apart: there must not be two of one file.
+    #[test]
+    fn an_open_during_the_last_close_has_the_same_pin() {
+        let share = Share::new(Config::default());
+        let node = share.file("a", b"");
+        let open = || share.fs.handles.file(node, share.open(node, libc::O_RDWR).unwrap().fh).unwrap();
+        let files = Files::default();
+        let pin = |file: &Arc<OpenFile>| Arc::as_ptr(file.pin.get().unwrap());
+
+        let (first, second, third) = (open(), open(), open());
+        files.open(&first, true);
+        files.get(node).unwrap().state.lock().grant(Access::Write);
+        let mut ended = false;
+        files.close(&first, |left| {
+            assert!(left.is_none());
+            files.open(&second, true);
+            ended = true;
+        });
+        assert!(ended);
+        assert_eq!(pin(&first), pin(&second));
+        files.open(&third, true);
+        files.close(&second, |_| panic!("nothing is granted"));
+        files.close(&third, |_| panic!("nothing is granted"));
+        assert_eq!(pin(&first), pin(&third));
+
+        // A claim outlasts the last close; what is opened then is another thing where it is not direct.
+        let (fourth, fifth, sixth) = (open(), open(), open());
+        files.open(&fourth, true);
+        let claim = files.claim(node);
+        files.close(&fourth, |_| panic!("nothing is granted"));
+        files.open(&fifth, true);
+        assert_eq!(pin(&fourth), pin(&fifth));
+        files.close(&fifth, |_| panic!("nothing is granted"));
+        files.open(&sixth, false);
+        assert!(sixth.pin.get().is_none());
+        assert!(files.get(node).unwrap().state.lock().pin.is_none());
+        drop(claim);
+        files.close(&sixth, |_| panic!("nothing is granted"));
+        assert!(files.get(node).is_none());
     }
 }
