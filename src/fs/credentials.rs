@@ -7,7 +7,8 @@
 //!
 //! Groups go first, then the group, then the user, because the right to change the former ends with the
 //! latter; back it goes the other way. Only the *effective* user changes: the real one stays, and with it
-//! the permitted capabilities, so that the way back is open. With the effective capabilities goes
+//! the permitted capabilities, so that the way back is open. The effective ones the kernel takes from root; from a daemon
+//! that is another user and has some they are taken here. With them goes
 //! `CAP_DAC_READ_SEARCH`, without which no file handle can be opened: get descriptors first.
 //!
 //! Guest's ids become host's here (`--translate-uid`), and nowhere else but where SETATTR gives a file away.
@@ -37,12 +38,16 @@ pub(super) struct Own {
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
+    /// The effective ones of a daemon that is not root; nothing where it is.
+    capabilities: CapabilitySet,
 }
 
 impl Own {
     /// Those of this process, now.
     pub(super) fn of_this_process() -> Result<Self> {
-        Ok(Self { uid: geteuid(), gid: getegid(), groups: getgroups()? })
+        let uid = geteuid();
+        let capabilities = if uid.is_root() { CapabilitySet::empty() } else { capabilities(None)?.effective };
+        Ok(Self { uid, gid: getegid(), groups: getgroups()?, capabilities })
     }
 
     /// A daemon that is not root serves root as itself, which is all that it can do.
@@ -62,11 +67,16 @@ pub(super) struct Guard<'a> {
     uid: bool,
     gid: bool,
     groups: bool,
+    capabilities: bool,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         let back = || -> Result<()> {
+            // First, because the others may need them.
+            if self.capabilities {
+                set_effective(self.own.capabilities)?;
+            }
             if self.uid {
                 set_thread_res_uid(None, self.own.uid, None)?;
             }
@@ -127,7 +137,7 @@ fn switch(
     // One that is the caller's group already, which many ids may become, adds nothing; and a daemon that is not privileged
     // could not set it.
     let group = group.filter(|group| *group != gid);
-    let mut guard = Guard { own, uid: false, gid: false, groups: false };
+    let mut guard = Guard { own, uid: false, gid: false, groups: false, capabilities: false };
     let (change_uid, change_gid) = (uid != own.uid.as_raw(), gid != own.gid.as_raw());
     // The daemon's groups are not the caller's.
     if group.is_some() || ((change_uid || change_gid) && !own.groups.is_empty()) {
@@ -142,21 +152,27 @@ fn switch(
     if change_uid {
         set_thread_res_uid(None, Uid::from_raw(uid), None)?;
         guard.uid = true;
-        let kept = if caller.uid == 0 {
-            CapabilitySet::DAC_OVERRIDE | CapabilitySet::FSETID
-        } else if override_permissions {
-            CapabilitySet::DAC_OVERRIDE
-        } else {
-            CapabilitySet::empty()
-        };
-        if !kept.is_empty() {
-            let mut sets = capabilities(None)?;
-            // Those of them that the daemon has itself.
-            sets.effective |= kept & sets.permitted;
-            set_capabilities(None, sets)?;
-        }
+    }
+    let kept = if caller.uid == 0 {
+        CapabilitySet::DAC_OVERRIDE | CapabilitySet::FSETID
+    } else if override_permissions {
+        CapabilitySet::DAC_OVERRIDE
+    } else {
+        CapabilitySet::empty()
+    };
+    // A daemon that is not root is itself for the guest's root, and for the user that it is.
+    guard.capabilities = !own.capabilities.is_empty() && (change_uid || caller.uid != 0);
+    if guard.capabilities || (change_uid && !kept.is_empty()) {
+        set_effective(kept)?;
     }
     Ok(guard)
+}
+
+/// Makes those of these capabilities effective that the daemon has itself, and no others.
+fn set_effective(wanted: CapabilitySet) -> Result<()> {
+    let mut sets = capabilities(None)?;
+    sets.effective = wanted & sets.permitted;
+    set_capabilities(None, sets)
 }
 
 /// The host's id that stands for a guest's.

@@ -3,6 +3,11 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 
+use rustix::process::{Gid, Uid};
+use rustix::thread::{
+    capabilities, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
 use super::super::credentials;
 use super::*;
 
@@ -122,4 +127,52 @@ fn a_file_that_others_made_first_is_opened_with_the_callers_rights() {
         let node = share.lookup(NodeId::ROOT, "private").unwrap().node;
         assert_eq!(share.fs.access(caller(1000, 1000), node, 4), Err(Errno::ACCESS));
     }
+}
+
+/// As a service manager may start it: some user, with the capabilities to act for others.
+#[test]
+fn a_daemon_that_is_not_root_gives_the_caller_none_of_its_capabilities() {
+    if !is_root() {
+        return;
+    }
+    let become_daemon = || {
+        let all = capabilities(None).unwrap();
+        rustix::thread::set_keep_capabilities(true).unwrap();
+        let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
+        set_thread_groups(&[]).unwrap();
+        set_thread_res_gid(Some(group), Some(group), Some(group)).unwrap();
+        set_thread_res_uid(Some(user), Some(user), Some(user)).unwrap();
+        set_capabilities(None, all).unwrap();
+        all.effective
+    };
+    let serve = move || {
+        let share = Share::new(Config::default());
+        let own = become_daemon();
+        let fs = Share::serve(share.dir.path(), Config::default());
+        std::fs::set_permissions(share.dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        share.write("private", "x");
+        std::fs::set_permissions(share.dir.path().join("private"), PermissionsExt::from_mode(0o600)).unwrap();
+        std::os::unix::fs::chown(share.dir.path().join("private"), Some(7), Some(7)).unwrap();
+        let create = |uid| {
+            let flags = OFlags::RDWR;
+            create::create_and_open(&fs, caller(uid, uid), NodeId::ROOT, name(c"private"), flags, &new(0o644))
+                .map(drop)
+        };
+        let mknod = |uid| {
+            let device = new(libc::S_IFCHR | 0o644);
+            fs.mknod(caller(uid, uid), NodeId::ROOT, name(c"null"), 0x103, &device).map(drop)
+        };
+        for uid in [1000, 65534] {
+            assert_eq!(create(uid), Err(Errno::ACCESS), "{uid}");
+            assert_eq!(mknod(uid), Err(Errno::PERM), "{uid}");
+            let made = fs.mkdir(caller(uid, uid), NodeId::ROOT, name(c"d"), &new(0o755)).unwrap();
+            assert_eq!((made.attr.uid, made.attr.gid), (uid, uid));
+            fs.rmdir(NodeId::ROOT, name(c"d")).unwrap();
+            assert_eq!(capabilities(None).unwrap().effective, own);
+        }
+        // The guest's root is the daemon.
+        create(0).unwrap();
+        mknod(0).unwrap();
+    };
+    std::thread::spawn(serve).join().unwrap();
 }

@@ -51,14 +51,20 @@ pub(super) struct Share {
 impl Share {
     pub(super) fn new(config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let fs = Self::serve(dir.path(), config);
+        Self { dir, fs }
+    }
+
+    /// The directory, served by whoever calls this.
+    pub(super) fn serve(dir: &Path, config: Config) -> Passthrough {
         let open = |path: &Path, flags: OFlags| -> OwnedFd {
             openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).unwrap()
         };
-        let root = open(dir.path(), OFlags::PATH | OFlags::DIRECTORY);
+        let root = open(dir, OFlags::PATH | OFlags::DIRECTORY);
         let proc_self_fd = open(Path::new("/proc/self/fd"), OFlags::PATH | OFlags::DIRECTORY);
         let fs = Passthrough::new(config, root, proc_self_fd).unwrap();
         fs.init(EVERYTHING).unwrap();
-        Self { dir, fs }
+        fs
     }
 
     pub(super) fn lookup(&self, parent: NodeId, name: &str) -> Result<Entry> {
