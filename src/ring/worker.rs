@@ -84,9 +84,19 @@ pub(super) fn run(
     };
     let _ = ready.send(Ok(()));
     drop(ready);
+    let closing = Closing(controls);
     worker.serve(controls);
-    controls.close();
+    drop(closing);
     Stopped { next_avail: worker.queue.next_avail() }
+}
+
+/// Whoever waits for a change of this ring to be made does not wait on when it ends, be it by unwinding.
+struct Closing<'a>(&'a Controls);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// Pins the calling thread. A CPU that is not to be had (any more) costs speed, not service.

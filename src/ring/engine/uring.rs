@@ -40,6 +40,8 @@ pub(super) struct Uring<'a> {
     sources: Sources<'a>,
     /// Entries that found no room in the submission queue.
     backlog: VecDeque<squeue::Entry>,
+    /// Attempts that were submitted, or will be, and have not been collected.
+    under_way: usize,
     inline: Inline,
     call: Option<OwnedFd>,
     /// Whether `call` can be signalled by an entry of the ring: it is a registered file, so that an entry that
@@ -57,6 +59,7 @@ impl<'a> Uring<'a> {
             ring,
             sources,
             backlog: VecDeque::new(),
+            under_way: 0,
             inline: Inline::new(modern),
             call: None,
             call_by_ring: false,
@@ -107,6 +110,7 @@ impl<'a> Uring<'a> {
         };
         // Without the flag the kernel tries first whether the page cache has it, which is to copy it here.
         let flags = if apart { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+        self.under_way += 1;
         self.push(entry.flags(flags).user_data(u64::from(key.generation) << 32 | u64::from(key.index)));
     }
 
@@ -202,6 +206,7 @@ impl Engine for Uring<'_> {
                 data => {
                     let moved = usize::try_from(result)
                         .map_err(|_| io::Error::from_raw_os_error(result.saturating_neg()));
+                    self.under_way = self.under_way.saturating_sub(1);
                     events.attempts.push((key(data), moved));
                 }
             }
@@ -251,6 +256,15 @@ impl Engine for Uring<'_> {
         let deferred = submission.taskrun() || submission.cq_overflow();
         drop(submission);
         deferred || !self.ring.completion().is_empty()
+    }
+}
+
+impl Drop for Uring<'_> {
+    fn drop(&mut self) {
+        // A ring drains before it ends. Only where its thread unwinds, the kernel may be moving bytes to or from buffers that
+        // go after this.
+        let mut events = Events::default();
+        while self.under_way > 0 && self.wait(Wait::Forever, &mut events).is_ok() {}
     }
 }
 
@@ -345,5 +359,37 @@ mod tests {
         unsafe { ring.submission().push(&open) }.unwrap();
         ring.submit_and_wait(1).unwrap();
         assert_eq!(ring.completion().next().unwrap().result(), -libc::EACCES);
+    }
+
+    #[test]
+    fn what_the_kernel_still_writes_to_is_waited_for() {
+        if probe().is_err() {
+            return eprintln!("skipped: no io_uring here");
+        }
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let event = || rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
+        let (kick, mail) = (event(), event());
+        let mut buffer = [0_u8; 4];
+        let part = libc::iovec { iov_base: (&raw mut buffer).cast(), iov_len: buffer.len() };
+        let mut engine = Uring::new(8, Sources { kick: kick.as_fd(), mail: mail.as_fd() }).unwrap();
+        let attempt = Attempt {
+            direction: Direction::Read,
+            file: reader.as_raw_fd(),
+            buffers: &raw const part,
+            count: 1,
+            offset: 0,
+            rw_flags: 0,
+            apart: false,
+            direct: false,
+        };
+        engine.submit(Key { index: 0, generation: 1 }, &attempt);
+        engine.wait(Wait::No, &mut Events::default()).unwrap();
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            rustix::io::write(writer, b"late").unwrap()
+        });
+        drop(engine);
+        assert_eq!(buffer, *b"late");
+        assert_eq!(late.join().unwrap(), 4);
     }
 }
