@@ -173,6 +173,7 @@ fn config(input: &mut Input<'_>) -> Config {
         read_only: b == 0xff,
         extent_dialect: if bit(c, 0) { ExtentDialect::Rfc2025 } else { ExtentDialect::Private },
         limits: Limits {
+            max_descriptors: if bit(c, 7) { 8 } else { 500 },
             max_handles: if bit(c, 1) { 2 } else { 100 },
             max_nodes: if bit(c, 2) { 4 } else { 100 },
             hot_descriptors: if bit(c, 3) { 0 } else { 8 },
