@@ -17,8 +17,8 @@ const FOR_OPENS: usize = 8;
 pub(super) struct Bounds {
     descriptors: Arc<Limit>,
     pub(super) nodes: Arc<Limit>,
-    pub(super) handles: Arc<Limit>,
-    pub(super) window_opens: Arc<Limit>,
+    handles: Arc<Limit>,
+    window_opens: Arc<Limit>,
     pub(super) locks: Arc<Limit>,
     pub(super) lock_waiters: Arc<Limit>,
     pub(super) allocate: Arc<Limit>,
@@ -55,6 +55,14 @@ impl Bounds {
     pub(super) fn open(&self) -> Result<Room> {
         let handle = self.handles.hold(0).ok_or(Errno::NFILE)?;
         Ok(Room { _handle: handle, _descriptor: self.passing()? })
+    }
+
+    /// Room for a file that the window, or a pin, opens, with two descriptors.
+    ///
+    /// # Errors
+    /// `ENFILE`: there is none.
+    pub(super) fn window_open(&self) -> Result<Taken> {
+        self.window_opens.hold(0).ok_or(Errno::NFILE)
     }
 
     /// Room for a descriptor that one request needs, until it is done.

@@ -162,14 +162,14 @@ impl Passthrough {
     /// The same share, whose files a guest may also reach through this window, if it knows how to.
     #[must_use]
     pub fn with_window(self, window: Arc<Window>) -> Self {
-        let extents = Extents::new(window, self.bounds.window_opens.clone());
+        let extents = Extents::new(window);
         Self { extents: Some(extents), ..self }
     }
 
     /// The same share, whose files a guest may also reach on this device, which it has as a disk.
     #[must_use]
     pub fn with_volume(self, volume: Volume) -> Self {
-        let extents = Extents::on_device(volume, self.bounds.window_opens.clone());
+        let extents = Extents::on_device(volume);
         Self { extents: Some(extents), ..self }
     }
 

@@ -135,7 +135,7 @@ impl Question<'_> {
     /// Tells blocks of the file, where it is one whose blocks may be told. They then stay where they are until the file's
     /// last close.
     fn on_device(mut self, volume: &Volume) -> Result<FileMap> {
-        let Self { fs, extents, request, size, .. } = self;
+        let Self { fs, request, size, .. } = self;
         let by_fuse = |read: Extent| FileMap { read, write: Extent { place: Place::Fuse, ..read }, size };
         let wants_to_write = match request.purpose {
             // Without addresses: nothing is told for good here.
@@ -146,7 +146,7 @@ impl Question<'_> {
         };
         let never = by_fuse(Extent { offset: 0, length: FAR, place: Place::Fuse });
         let Some(pin) = self.state.pin.clone() else { return Ok(never) };
-        let found = pin.find(fs, &extents.seats, volume, &self.open, request.position)?;
+        let found = pin.find(fs, volume, &self.open, request.position)?;
         let Some(fiemap::Run { offset, length, address }) = found else { return Ok(never) };
         let Some(byte) = address else {
             return Ok(by_fuse(Extent { offset, length, place: Place::Fuse }));
@@ -210,8 +210,8 @@ impl Question<'_> {
     /// # Errors
     /// `ENFILE`: the window has too many. The host's: more may be wanted here than the guest's open was for.
     fn open(&self, window: &Window, access: Access) -> Result<Arc<dyn HostFile>> {
-        let Self { fs, extents, open, .. } = self;
-        let seat = extents.seats.take()?;
+        let Self { fs, open, .. } = self;
+        let seat = fs.bounds.window_open()?;
         let access = match access {
             Access::Read => OFlags::RDONLY,
             Access::Write => OFlags::RDWR,
@@ -229,9 +229,9 @@ impl Question<'_> {
 
     /// The file as one whose blocks may be known. It is pinned then, and stays so for as long as it has a region.
     fn blocks(&self, window: &Window) -> Option<RegionBlocks> {
-        let Self { fs, extents, open, .. } = self;
+        let Self { fs, open, .. } = self;
         let volume = window.volume()?;
-        let pin = self.state.pin.clone().filter(|pin| pin.holds(fs, &extents.seats, open))?;
+        let pin = self.state.pin.clone().filter(|pin| pin.holds(fs, open))?;
         let Identity { size, logical_block, read_only, .. } = *volume.identity();
         let read_only = read_only || fs.config.read_only;
         let ground = Ground { number: volume.number(), block: logical_block.into(), size, read_only };

@@ -36,7 +36,6 @@ use crate::extents::{self, Access, Identity, Volume, Window};
 use crate::fuse::abi::extents::FUSE_EXTENTS;
 use crate::fuse::abi::rfc2025::FUSE_IOMAP;
 use crate::fuse::{ExtentDevice, Name, NodeId, Result};
-use crate::metrics::{Limit, Taken};
 use files::{Claim, Files};
 pub(super) use map::map;
 pub(super) use pin::Pin;
@@ -55,7 +54,6 @@ const PATIENCE: (u32, Duration) = (25, Duration::from_millis(8));
 pub(super) struct Extents {
     source: Source,
     files: Files,
-    seats: Seats,
     /// Some mount has agreed upon extents.
     asked_for: AtomicBool,
 }
@@ -68,24 +66,11 @@ enum Source {
     Device(Volume),
 }
 
-/// How many files the window may have open.
-struct Seats(Arc<Limit>);
-
 /// The window's requests on a file have ended, and there are no new ones for as long as this lives; nor are maps given.
 pub(super) struct Fence<'a> {
     // In this order: first requests are let in again, then maps.
     _window: Option<extents::Fence<'a>>,
     _claim: Claim<'a>,
-}
-
-impl Seats {
-    /// Room for one, until it is closed.
-    ///
-    /// # Errors
-    /// `ENFILE`: there is none.
-    fn take(&self) -> Result<Taken> {
-        self.0.hold(0).ok_or(Errno::NFILE)
-    }
 }
 
 impl Passthrough {
@@ -226,19 +211,18 @@ impl Source {
 }
 
 impl Extents {
-    /// No file is open. The window will have as many open at a time as the limit has room
-    /// for, each with two descriptors.
-    pub(super) fn new(window: Arc<Window>, limit: Arc<Limit>) -> Self {
-        Self::of(Source::Window(window), limit)
+    /// No file is open.
+    pub(super) fn new(window: Arc<Window>) -> Self {
+        Self::of(Source::Window(window))
     }
 
     /// The same with the device under the share.
-    pub(super) fn on_device(volume: Volume, limit: Arc<Limit>) -> Self {
-        Self::of(Source::Device(volume), limit)
+    pub(super) fn on_device(volume: Volume) -> Self {
+        Self::of(Source::Device(volume))
     }
 
-    fn of(source: Source, limit: Arc<Limit>) -> Self {
-        Self { source, files: Files::default(), seats: Seats(limit), asked_for: AtomicBool::new(false) }
+    fn of(source: Source) -> Self {
+        Self { source, files: Files::default(), asked_for: AtomicBool::new(false) }
     }
 
     /// Whether the guest has the files' blocks on a disk of its own.

@@ -24,7 +24,7 @@ use rustix::fs::{
 use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2};
 use rustix::path::DecInt;
 
-use super::{Seats, fiemap};
+use super::fiemap;
 use crate::extents::{Location, MOST_PIECES, Piece, Volume, Window};
 use crate::fs::handle::OpenFile;
 use crate::fs::{Passthrough, io as transfers, sys_io};
@@ -82,8 +82,8 @@ impl Drop for Raw {
 }
 
 impl Raw {
-    fn open(fs: &Passthrough, seats: &Seats, open: &OpenFile) -> Option<Self> {
-        let seat = seats.take().ok()?;
+    fn open(fs: &Passthrough, open: &OpenFile) -> Option<Self> {
+        let seat = fs.bounds.window_open().ok()?;
         let access = if fs.config.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
         let path = DecInt::from_fd(&open.fd);
@@ -286,8 +286,8 @@ impl Aligned {
 }
 
 impl Pin {
-    fn raw(&self, fs: &Passthrough, seats: &Seats, open: &OpenFile) -> Option<&Raw> {
-        self.raw.get_or_init(|| Raw::open(fs, seats, open)).as_ref()
+    fn raw(&self, fs: &Passthrough, open: &OpenFile) -> Option<&Raw> {
+        self.raw.get_or_init(|| Raw::open(fs, open)).as_ref()
     }
 
     /// Where the file is, around a position; without an address where that may not be told. What is told is on the
@@ -295,12 +295,11 @@ impl Pin {
     pub(super) fn find(
         &self,
         fs: &Passthrough,
-        seats: &Seats,
         volume: &Volume,
         open: &OpenFile,
         position: u64,
     ) -> Result<Option<fiemap::Run>> {
-        let Some(raw) = self.raw(fs, seats, open) else { return Ok(None) };
+        let Some(raw) = self.raw(fs, open) else { return Ok(None) };
         let mut own = self.own.lock();
         // Also what the file system says of its blocks has to be durable before somebody relies on them.
         fdatasync(&raw.buffered)?;
@@ -326,8 +325,8 @@ impl Pin {
     }
 
     /// Whether the file's bytes are moved here, from now on and until its last close.
-    pub(super) fn holds(&self, fs: &Passthrough, seats: &Seats, open: &OpenFile) -> bool {
-        self.raw(fs, seats, open).is_some()
+    pub(super) fn holds(&self, fs: &Passthrough, open: &OpenFile) -> bool {
+        self.raw(fs, open).is_some()
     }
 
     /// Where the file lies, as far as the window may know it; none where it may not. Nothing of that is in the page
@@ -367,7 +366,7 @@ impl Pin {
         rw_flags: i32,
     ) -> Result<Option<Transfer>> {
         let Some(extents) = fs.extents() else { return Ok(None) };
-        let Some(raw) = self.raw(fs, &extents.seats, open) else { return Ok(None) };
+        let Some(raw) = self.raw(fs, open) else { return Ok(None) };
         let room = fs.bounds.passing()?;
         let memory = memfd_create(c"extentfsd-transfer", MemfdFlags::CLOEXEC)?;
         let write = match direction {
